@@ -1,0 +1,180 @@
+/*
+ * The pager as the daemon sees it: workers that own tasks, groups that carry limits, tiers.
+ *
+ * Threads: every function here is called from the daemon's main thread only. What a worker has to
+ * tell comes through the notices queue, whose eventfd the main loop polls.
+ * Errors: functions return 0 or -errno unless they say otherwise.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "mm/counters.h"
+
+struct pager;
+struct pager_group;
+
+/* Kernel features that a test may take away ("features" in the configuration). */
+enum pager_feature {
+	PAGER_FEATURE_MOVE = 1 << 0,           /* UFFDIO_MOVE, Linux 6.8 */
+	PAGER_FEATURE_WP_UNPOPULATED = 1 << 1, /* markers, Linux 6.4 */
+	PAGER_FEATURE_POISON = 1 << 2,         /* UFFDIO_POISON, Linux 6.6 */
+	PAGER_FEATURE_PROCMAP_QUERY = 1 << 3,  /* Linux 6.11; else the text of /proc/PID/maps */
+	PAGER_FEATURE_ALL = (1 << 4) - 1,
+};
+
+enum pager_register { PAGER_REGISTER_LAZY, PAGER_REGISTER_EAGER };
+enum pager_clean { PAGER_CLEAN_HASH, PAGER_CLEAN_WP };
+enum pager_on_full { PAGER_ON_FULL_OVERRUN, PAGER_ON_FULL_KILL };
+
+/* One swap file or block device. Higher priority is filled first; equals are taken in turn. */
+struct pager_swap {
+	const char *path;
+	uint64_t size;    /* bytes, a multiple of 4096; 0 = a block device's or existing file's own size */
+	int priority;     /* -32768 … 32767 */
+	bool preallocate; /* fallocate at start (else sparse) */
+	bool direct;      /* O_DIRECT */
+	bool create;      /* create the file (0600) if it is missing, and remove it at the end */
+	unsigned error_every; /* tests: every n-th I/O fails with EIO; 0 = never */
+	unsigned delay_us;    /* tests: every I/O completes so much later; microseconds */
+};
+
+struct pager_config {
+	const char *state_dir; /* where words, slot records and the journal live; a tmpfs directory */
+	unsigned workers;      /* 1 … 64 */
+	unsigned features;     /* mask of enum pager_feature: what may be used if the kernel has it */
+	enum pager_register reg;
+	enum pager_clean clean;
+	enum pager_on_full on_full;
+	unsigned give_up_s;       /* seconds an agent waits for a dead daemon */
+	unsigned readahead_pages; /* largest readahead window, 1 … 512 pages */
+	unsigned busy_poll_us;    /* how long a worker polls after activity; 0 = never */
+	unsigned stuck_ms;        /* how long an agent may hold the gate before its twin is replaced */
+	const struct pager_swap *swaps;
+	size_t n_swaps;
+};
+
+/* Opens state and tiers and starts the workers. On failure *ret_error_on (may be NULL) names what
+ * the error is about: a path of the configuration or a kernel feature; static or config-owned. */
+int pager_new(const struct pager_config *config, struct pager **ret, const char **ret_error_on);
+
+/* Ends every task's service (clients are released: their evicted pages are lost, so call it when
+ * no task is left, or after killing them), stops the workers, closes and removes what was created. */
+void pager_free(struct pager *pager);
+
+/* The smallest limit a group can have, bytes. */
+uint64_t pager_minimum_limit(void);
+
+/* => name is copied. limit in bytes, at least pager_minimum_limit() (else -ERANGE). */
+int pager_group_new(struct pager *pager, const char *name, uint64_t limit,
+		    struct pager_group **ret);
+/* => the group has no tasks. */
+void pager_group_free(struct pager_group *group);
+/* Takes effect at once, up or down; -ERANGE below the minimum. */
+int pager_group_set_limit(struct pager_group *group, uint64_t limit);
+
+struct pager_group_stat {
+	uint64_t limit;    /* bytes */
+	uint64_t resident; /* bytes; what the limit holds: Pss_Anon + frames + staging */
+	uint64_t peak;     /* bytes; highest resident seen */
+	uint64_t evicted;  /* bytes resting in tiers (words SWAP and STANDBY) */
+	uint64_t overhead; /* bytes of frames and staging, part of resident */
+	uint64_t metadata; /* bytes of page words and tables in the daemon */
+	unsigned tasks;
+	bool armed;        /* the limit was neared once: memory is registered */
+	struct counters counters;
+};
+void pager_group_stat(const struct pager_group *group, struct pager_group_stat *ret);
+
+/* What a client hands over in its hello. The pager takes ownership of every descriptor, also on
+ * failure; -1 = not given. */
+struct pager_attach {
+	pid_t pid;        /* from SO_PEERCRED */
+	int uffd;         /* without UFFDIO_API done; -1 if the token names a forked child */
+	int maps, pagemap, statm, smaps_rollup, mem; /* /proc/self/… opened by the client */
+	int pidfd;        /* of the client */
+	uint64_t sentinel; /* address of the sentinel page */
+	uint64_t token;    /* from the sentinel page of a forked child; 0 = a new program */
+};
+
+struct pager_welcome {
+	int exchange; /* memfd for the client, stays the pager's: dup or send it, don't close it */
+	int doorbell; /* eventfd the agent writes; stays the pager's */
+	uint64_t exchange_size; /* bytes */
+};
+
+typedef uint64_t pager_task_id; /* never 0, never reused */
+
+/* Makes a task (or, with a token, finds the forked child that the pager already serves and puts
+ * it in *ret_id; its group is the parent's and `group` is ignored). Waits for the worker.
+ * -ESRCH unknown token, -EINVAL not a userfaultfd, -EOPNOTSUPP features missing, -ENOMEM … */
+int pager_attach(struct pager *pager, struct pager_group *group, const struct pager_attach *what,
+		 struct pager_welcome *ret_welcome, pager_task_id *ret_id);
+
+/* The agents run: from now on the task can be evicted from. agent_pids are in the client's pid
+ * namespace (agent_tids messages carry), agent_pidfds are ours and owned by the pager from now on.
+ * [0] is active, [1] the spare (-1 = none). */
+struct pager_agents {
+	int pidfd[2];
+	pid_t ns_pid[2];
+	uint64_t staging;     /* address of the rw staging window, EXCHANGE_BATCH pages */
+	uint64_t staging_rwx; /* address of the rwx window, 0 = none */
+	uint64_t exclude[4][2]; /* ranges [start, end) never to adopt; unused = 0,0 */
+};
+int pager_agent_ready(struct pager *pager, pager_task_id id, const struct pager_agents *agents);
+
+/* The client has exited or executed another program: everything of the task is returned, its twins
+ * are killed. A PAGER_NOTICE_TASK_GONE follows when the worker has let go. */
+void pager_detach(struct pager *pager, pager_task_id id);
+
+struct pager_task_stat {
+	pager_task_id id;
+	pid_t pid;          /* 0 = a forked child that has not said hello */
+	pager_task_id parent;
+	uint64_t resident;  /* bytes of private anonymous memory */
+	uint64_t evicted, overhead, metadata; /* bytes, as for the group */
+	uint64_t registered; /* bytes of registered regions */
+	unsigned regions;
+	bool evictable;      /* an agent serves it */
+	struct counters counters;
+};
+/* Copies at most `max` tasks of the group; returns how many there are. */
+size_t pager_group_tasks(const struct pager_group *group, struct pager_task_stat *ret, size_t max);
+
+struct pager_tier_stat {
+	char name[16];  /* "same", "swap0", … */
+	char path[256]; /* empty for tiers without a file */
+	int priority;
+	uint64_t size, used; /* bytes */
+	uint64_t pages_in, pages_out, errors;
+	bool direct, preallocated, registered_buffers;
+};
+size_t pager_tiers(const struct pager *pager, struct pager_tier_stat *ret, size_t max);
+
+enum pager_notice_kind {
+	PAGER_NOTICE_TASK_FORKED,   /* task = child, value = parent's task id */
+	PAGER_NOTICE_TASK_GONE,     /* after detach, or a child without hello that died */
+	PAGER_NOTICE_GROUP_ARMED,   /* the limit is near: memory is being registered */
+	PAGER_NOTICE_OVERRUN,       /* value = bytes over the limit that could not be evicted */
+	PAGER_NOTICE_SWAP_FULL,     /* eviction stopped */
+	PAGER_NOTICE_IO_ERROR,      /* value = errno; address = the page */
+	PAGER_NOTICE_POISONED,      /* a page was lost: the client gets SIGBUS at address */
+	PAGER_NOTICE_AGENT_REPLACED, /* a stuck twin was killed, the spare took over */
+	PAGER_NOTICE_UNEVICTABLE,   /* no agent left, or no way to evict here: value = errno */
+	PAGER_NOTICE_BROKEN,        /* the task can't be served; value = errno. It was killed. */
+};
+struct pager_notice {
+	enum pager_notice_kind kind;
+	struct pager_group *group;
+	pager_task_id task;
+	pid_t pid;
+	uint64_t address;
+	uint64_t value;
+};
+/* Readable when notices wait. */
+int pager_notice_fd(const struct pager *pager);
+/* 1 and a notice, or 0 when none waits. */
+int pager_next_notice(struct pager *pager, struct pager_notice *ret);
