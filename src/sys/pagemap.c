@@ -1,0 +1,108 @@
+#include "sys/pagemap.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "sys/kernel.h"
+
+/* Documentation/admin-guide/mm/pagemap.rst */
+#define PAGEMAP_BIT_UFFD_WP (1ull << 57)
+#define PAGEMAP_BIT_SWAP    (1ull << 62)
+#define PAGEMAP_BIT_PRESENT (1ull << 63)
+
+static bool entry_matches(uint64_t entry, enum pagemap_want want)
+{
+	if (want == PAGEMAP_MARKER)
+		return (entry & PAGEMAP_BIT_SWAP) && (entry & PAGEMAP_BIT_UFFD_WP);
+	return entry & PAGEMAP_BIT_PRESENT;
+}
+
+/* Before PAGEMAP_SCAN: eight bytes a page. The zero page cannot be told apart; evicting it costs
+ * time, not bytes. */
+static ssize_t scan_entries(int pagemap, uint64_t start, uint64_t end, enum pagemap_want want,
+			    struct pagemap_run *runs, size_t max_runs, size_t max_pages,
+			    uint64_t *ret_end)
+{
+	uint64_t entries[512];
+	size_t n = 0, pages = 0;
+	uint64_t at = start;
+
+	while (at < end) {
+		size_t ask = MIN(bytes_to_pages(end - at), ARRAY_SIZE(entries));
+		ssize_t got = pread(pagemap, entries, ask * 8, (off_t)(at >> PAGE_SHIFT) * 8);
+
+		if (got < 0)
+			return -errno;
+		if (got < 8)
+			return got == 0 && at == start ? -ESRCH : (ssize_t)n;
+		for (size_t i = 0; i < (size_t)got / 8; i++, at += PAGE_SIZE) {
+			if (!entry_matches(entries[i], want))
+				continue;
+			if (n && runs[n - 1].end == at) {
+				runs[n - 1].end += PAGE_SIZE;
+			} else if (n == max_runs) {
+				goto out;
+			} else {
+				runs[n++] = (struct pagemap_run){at, at + PAGE_SIZE};
+			}
+			if (++pages == max_pages) {
+				at += PAGE_SIZE;
+				goto out;
+			}
+		}
+	}
+out:
+	*ret_end = at;
+	return (ssize_t)n;
+}
+
+ssize_t pagemap_scan(int pagemap, uint64_t start, uint64_t end, enum pagemap_want want,
+		     struct pagemap_run *runs, size_t max_runs, size_t max_pages,
+		     uint64_t *ret_end)
+{
+	struct page_region regions[64];
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)regions,
+		.vec_len = MIN(max_runs, ARRAY_SIZE(regions)),
+		.max_pages = max_pages,
+		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+	};
+	int n;
+
+	switch (want) {
+	case PAGEMAP_RESIDENT:
+		scan.category_mask = PAGE_IS_PRESENT | PAGE_IS_PFNZERO;
+		scan.category_inverted = PAGE_IS_PFNZERO;
+		break;
+	case PAGEMAP_PRESENT:
+		scan.category_mask = PAGE_IS_PRESENT;
+		break;
+	case PAGEMAP_MARKER:
+		scan.category_mask = PAGE_IS_SWAPPED | PAGE_IS_WRITTEN;
+		scan.category_inverted = PAGE_IS_WRITTEN;
+		break;
+	}
+	n = ioctl(pagemap, PAGEMAP_SCAN, &scan);
+	if (n < 0 && errno == ENOTTY)
+		return scan_entries(pagemap, start, end, want, runs, max_runs, max_pages, ret_end);
+	if (n < 0)
+		return -errno;
+	for (int i = 0; i < n; i++)
+		runs[i] = (struct pagemap_run){regions[i].start, regions[i].end};
+	*ret_end = scan.walk_end;
+	return n;
+}
+
+int pagemap_is(int pagemap, uint64_t address, enum pagemap_want want)
+{
+	struct pagemap_run run;
+	uint64_t end;
+	ssize_t n = pagemap_scan(pagemap, address, address + PAGE_SIZE, want, &run, 1, 0, &end);
+
+	return (int)n;
+}

@@ -1,0 +1,32 @@
+/*
+ * What is really in a client's page tables, through its pagemap descriptor.
+ *
+ * Uses PAGEMAP_SCAN (Linux 6.7, 8 ns a page); an older kernel's pagemap text is read instead.
+ * Works on the descriptor that the client opened, without any capability of ours.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct pagemap_run {
+	uint64_t start, end; /* addresses */
+};
+
+enum pagemap_want {
+	PAGEMAP_RESIDENT, /* present and not the shared zero page: what eviction can take */
+	PAGEMAP_PRESENT,  /* present in any way */
+	PAGEMAP_MARKER,   /* uffd-wp on an empty pte: our marker (see mm/word.h) */
+};
+
+/* Finds runs of wanted pages in [start, end), at most `max_runs` and `max_pages` (0 = no bound).
+ * *ret_end says up to where was looked. Returns how many runs, or -errno (-ESRCH: the process has
+ * ended). */
+ssize_t pagemap_scan(int pagemap, uint64_t start, uint64_t end, enum pagemap_want want,
+		     struct pagemap_run *runs, size_t max_runs, size_t max_pages,
+		     uint64_t *ret_end);
+
+/* One page: 1, 0 or -errno. */
+int pagemap_is(int pagemap, uint64_t address, enum pagemap_want want);

@@ -1,0 +1,47 @@
+/*
+ * The VMAs of a client, through its maps descriptor: PROCMAP_QUERY (Linux 6.11) or the text.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum procmaps_flag {
+	PROCMAPS_READ = 1,
+	PROCMAPS_WRITE = 2,
+	PROCMAPS_EXEC = 4,
+	PROCMAPS_SHARED = 8,
+	PROCMAPS_ANONYMOUS = 16, /* private anonymous: no file, not special */
+	PROCMAPS_STACK = 32,     /* the main thread's stack */
+};
+
+struct procmaps_vma {
+	uint64_t start, end;
+	unsigned flags; /* enum procmaps_flag */
+};
+
+struct procmaps {
+	struct procmaps_vma *vmas; /* owned; sorted by address */
+	size_t n, capacity;
+};
+
+/* Walks all VMAs into *maps (reusing its memory). 0 or -errno; -ESRCH: the process has ended. */
+int procmaps_read(int maps_fd, bool use_query, struct procmaps *maps);
+
+/* The VMA that covers `address`. -ENOENT: none. */
+int procmaps_find(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret);
+
+void procmaps_done(struct procmaps *maps);
+
+/* One line of /proc/PID/maps. -EINVAL: not one. */
+int procmaps_parse_line(const char *line, struct procmaps_vma *ret);
+
+/* /proc/PID/statm in pages. */
+struct procmaps_statm {
+	uint64_t size, resident, shared, data;
+};
+int procmaps_statm(int statm_fd, struct procmaps_statm *ret);
+
+/* Pss_Anon of an open smaps_rollup, bytes. Walks all page tables: milliseconds. */
+int procmaps_pss_anon(int rollup_fd, uint64_t *ret);

@@ -1,0 +1,151 @@
+#include "sys/uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "sys/kernel.h"
+
+#define REQUIRED                                                                                   \
+	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |     \
+	 UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_THREAD_ID)
+#define OPTIONAL (UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON | UFFD_FEATURE_MOVE)
+
+enum uffd_verdict uffd_classify(ssize_t result)
+{
+	if (result >= 0)
+		return UFFD_DONE;
+	switch (-result) {
+	case EAGAIN:
+	case ENOMEM:
+	case EINTR:
+		return UFFD_RETRY;
+	case EEXIST:
+		return UFFD_EXISTS;
+	case ENOENT:
+	case EFAULT:
+	case EINVAL:
+	case EBUSY:
+	case EPERM:
+	case ENOSPC:
+		return UFFD_CHANGED;
+	case ESRCH:
+		return UFFD_ENDED;
+	default:
+		return UFFD_BROKEN;
+	}
+}
+
+int uffd_open(int device)
+{
+	int fd;
+
+	if (device >= 0)
+		fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	else
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
+int uffd_handshake(int uffd, struct uffd_features *ret)
+{
+	/* A feature that the kernel does not know fails the call and leaves the uffd unusable for a
+	 * second try on some versions; so the newest set is tried first, then without it. */
+	static const uint64_t optional[] = {
+		OPTIONAL,
+		UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON,
+		UFFD_FEATURE_WP_UNPOPULATED,
+		0,
+	};
+
+	for (size_t i = 0; i < sizeof(optional) / sizeof(*optional); i++) {
+		struct uffdio_api api = {.api = UFFD_API, .features = REQUIRED | optional[i]};
+
+		if (ioctl(uffd, UFFDIO_API, &api) == 0) {
+			ret->move = optional[i] & UFFD_FEATURE_MOVE;
+			ret->poison = optional[i] & UFFD_FEATURE_POISON;
+			ret->wp_unpopulated = optional[i] & UFFD_FEATURE_WP_UNPOPULATED;
+			return 0;
+		}
+		if (errno != EINVAL)
+			return -errno;
+	}
+	return -EOPNOTSUPP;
+}
+
+int uffd_register(int uffd, uint64_t start, uint64_t length)
+{
+	struct uffdio_register reg = {
+		.range = {.start = start, .len = length},
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
+	};
+
+	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
+}
+
+int uffd_unregister(int uffd, uint64_t start, uint64_t length)
+{
+	struct uffdio_range range = {.start = start, .len = length};
+
+	return ioctl(uffd, UFFDIO_UNREGISTER, &range) ? -errno : 0;
+}
+
+int uffd_wake(int uffd, uint64_t start, uint64_t length)
+{
+	struct uffdio_range range = {.start = start, .len = length};
+
+	return ioctl(uffd, UFFDIO_WAKE, &range) ? -errno : 0;
+}
+
+ssize_t uffd_copy(int uffd, uint64_t to, const void *from, uint64_t length, bool protect)
+{
+	struct uffdio_copy copy = {
+		.dst = to,
+		.src = (uintptr_t)from,
+		.len = length,
+		.mode = protect ? UFFDIO_COPY_MODE_WP : 0,
+	};
+
+	if (ioctl(uffd, UFFDIO_COPY, &copy) == 0)
+		return copy.copy;
+	return copy.copy > 0 ? copy.copy : -errno;
+}
+
+ssize_t uffd_zeropage(int uffd, uint64_t to, uint64_t length)
+{
+	struct uffdio_zeropage zero = {.range = {.start = to, .len = length}};
+
+	if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero) == 0)
+		return zero.zeropage;
+	return zero.zeropage > 0 ? zero.zeropage : -errno;
+}
+
+int uffd_protect(int uffd, uint64_t start, uint64_t length, bool protect)
+{
+	struct uffdio_writeprotect wp = {
+		.range = {.start = start, .len = length},
+		.mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+
+	return ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) ? -errno : 0;
+}
+
+ssize_t uffd_poison(int uffd, uint64_t start, uint64_t length)
+{
+	struct uffdio_poison poison = {.range = {.start = start, .len = length}};
+
+	if (ioctl(uffd, UFFDIO_POISON, &poison) == 0)
+		return poison.updated;
+	return poison.updated > 0 ? poison.updated : -errno;
+}
+
+ssize_t uffd_read(int uffd, struct uffd_msg *messages, size_t max)
+{
+	ssize_t got = read(uffd, messages, max * sizeof(*messages));
+
+	if (got < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return got / (ssize_t)sizeof(*messages);
+}
