@@ -71,7 +71,7 @@ int session_receive(int socket, unsigned type, void *message, unsigned size, int
 			     .msg_control = &control,
 			     .msg_controllen = sizeof(control)};
 	const struct session_header *header = message;
-	int got[SESSION_FDS + 2];
+	int got[sizeof(control) / sizeof(int)];
 	unsigned n_fds;
 	ssize_t n;
 

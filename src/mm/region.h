@@ -1,0 +1,29 @@
+/*
+ * The regions of a task: its VMAs as the daemon knows them. Sorted, disjoint.
+ * A hint: the client changes its memory at any time; every user copes with what is outdated.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct region {
+	uint64_t start, end;
+	bool writable, exec;
+	bool registered;
+	bool denied;  /* eviction answered EINVAL (mlocked, …): left alone until it changes */
+	bool refused; /* REGISTER failed: somebody else's uffd, special memory */
+};
+
+struct regions {
+	struct region *list; /* owned */
+	size_t n, capacity;
+};
+
+int regions_add(struct regions *regions, const struct region *region); /* at the end; -ENOMEM */
+/* The region that covers the address, or the next one above; NULL at the end. */
+struct region *regions_find(const struct regions *regions, uint64_t address);
+/* Forgets [start, end), trimming or splitting what overlaps. */
+int regions_remove(struct regions *regions, uint64_t start, uint64_t end);
+void regions_done(struct regions *regions);

@@ -1,0 +1,112 @@
+#include "mm/slots.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "base/util.h"
+
+int slots_init(struct slots *slots, int dir_fd, const char *name, unsigned tier, uint32_t n)
+{
+	size_t size = (size_t)n * sizeof(*slots->records);
+	int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	*slots = (struct slots){.n = n, .tier = (uint8_t)tier, .records = MAP_FAILED};
+	if (ftruncate(fd, (off_t)size) == 0)
+		slots->records = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				      MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (slots->records == MAP_FAILED) {
+		r = -errno;
+		slots->records = NULL;
+		unlinkat(dir_fd, name, 0);
+	}
+	close(fd);
+	return r;
+}
+
+void slots_done(struct slots *slots, int dir_fd, const char *name)
+{
+	if (!slots->records)
+		return;
+	munmap(slots->records, (size_t)slots->n * sizeof(*slots->records));
+	unlinkat(dir_fd, name, 0);
+	slots->records = NULL;
+}
+
+static bool take(struct slots *slots, uint32_t index)
+{
+	struct slot_record *record = &slots->records[index];
+	uint32_t free_count = 0;
+
+	return !record->bad && atomic_compare_exchange_strong(&record->count, &free_count, 1);
+}
+
+/* Next fit: the cursor walks through the tier like the head of a log, so that what is evicted
+ * together lies together. */
+uint32_t slots_take(struct slots *slots, uint32_t want, uint32_t *ret_first)
+{
+	uint32_t at = atomic_load(&slots->cursor), n = 0;
+
+	if (atomic_load(&slots->used) >= slots->n)
+		return 0;
+	for (uint32_t looked = 0; looked < slots->n && !n; looked++, at++) {
+		if (at >= slots->n)
+			at = 0;
+		if (!take(slots, at))
+			continue;
+		*ret_first = at;
+		for (n = 1; n < want && at + n < slots->n && take(slots, at + n);)
+			n++;
+	}
+	if (n)
+		atomic_store(&slots->cursor, *ret_first + n);
+	atomic_fetch_add(&slots->used, n);
+	return n;
+}
+
+void slot_get(struct slots *slots, uint32_t index)
+{
+	uint32_t before = atomic_fetch_add(&slots->records[index].count, 1);
+
+	assert(before > 0);
+	(void)before;
+}
+
+bool slot_put(struct slots *slots, uint32_t index)
+{
+	struct slot_record *record = &slots->records[index];
+	uint32_t count = atomic_load(&record->count);
+
+	/* Only one worker counts a slot that is in use; others merely look for free ones. So the
+	 * generation goes first, and the slot is freed last. */
+	assert(count > 0);
+	if (count == 1) {
+		record->gen++;
+		atomic_store(&record->writing, 0);
+	}
+	atomic_store(&record->count, count - 1);
+	if (count > 1)
+		return false;
+	atomic_fetch_sub(&slots->used, 1);
+	return true;
+}
+
+struct slot_sum slot_sum_of(const void *page)
+{
+	XXH128_hash_t hash = XXH3_128bits(page, PAGE_SIZE);
+
+	return (struct slot_sum){.low = hash.low64, .high = hash.high64};
+}
+
+bool slot_sum_equal(struct slot_sum a, struct slot_sum b)
+{
+	return a.low == b.low && a.high == b.high;
+}

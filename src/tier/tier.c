@@ -1,0 +1,69 @@
+#include "tier/tier.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+
+void tier_submit(struct tier *tier, struct tier_io *io)
+{
+	int r;
+
+	assert(io->finished && io->n && (uint64_t)io->slot + io->n <= tier->slots.n);
+	io->tier = tier;
+	io->bytes_done = 0;
+	r = tier->ops->submit(tier, io);
+	if (io->write)
+		atomic_fetch_add(&tier->pages_out, io->n);
+	else
+		atomic_fetch_add(&tier->pages_in, io->n);
+	if (r < 0)
+		io->finished(io, r);
+}
+
+void tier_stat(const struct tier *tier, struct tier_stat *stat)
+{
+	*stat = (struct tier_stat){
+		.size = pages_to_bytes(tier->slots.n),
+		.used = pages_to_bytes(atomic_load(&tier->slots.used)),
+		.pages_in = atomic_load(&tier->pages_in),
+		.pages_out = atomic_load(&tier->pages_out),
+		.errors = atomic_load(&tier->errors),
+	};
+	for (; tier; tier = tier->next)
+		if (tier->ops->stat)
+			tier->ops->stat(tier, stat);
+}
+
+void tier_close(struct tier *tier)
+{
+	while (tier) {
+		struct tier *next = tier->next;
+
+		tier->ops->close(tier);
+		tier = next;
+	}
+}
+
+bool tier_same_detect(const void *page, uint32_t *ret_pattern)
+{
+	const uint64_t *words = page;
+	uint64_t first = words[0];
+
+	if ((uint32_t)first != (uint32_t)(first >> 32))
+		return false;
+	/* Most pages differ early; the last word catches many that only begin alike. */
+	if (words[PAGE_SIZE / 8 - 1] != first || memcmp(page, words + 1, PAGE_SIZE - 8))
+		return false;
+	*ret_pattern = (uint32_t)first;
+	return true;
+}
+
+void tier_same_fill(void *page, uint32_t pattern)
+{
+	uint32_t *words = page;
+
+	for (unsigned i = 0; i < PAGE_SIZE / 4; i++)
+		words[i] = pattern;
+}
