@@ -92,9 +92,6 @@ struct exchange {
 	_Atomic uint64_t epoch;
 	_Atomic uint32_t sleeping; /* the agent waits for `posted` */
 	_Atomic uint32_t goodbye;  /* the daemon ends in good order: agents leave */
-	_Atomic uint64_t heartbeat; /* the daemon's; unchanged for give_up_s means it is gone */
-	uint32_t give_up_s;
-	uint32_t pad;
 	struct exchange_command commands[EXCHANGE_COMMANDS];
 };
 
