@@ -1,0 +1,285 @@
+#include "ask.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "places.h"
+#include "terminal.h"
+#include "vl_client.h"
+
+int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_words)
+{
+	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+						{"socket", required_argument, NULL, 'k'},
+						{"watch", no_argument, NULL, 'w'},
+						{"interval", required_argument, NULL, 'i'},
+						{0}};
+	int option;
+	char *end;
+
+	*ask = (struct ask){.command = argv[0], .interval = 1};
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		bool watching = option == 'w' || option == 'i';
+
+		if (option == ':' || option == '?')
+			return say_usage(argv[0], argv, option);
+		if (watching && strcmp(argv[0], "stat"))
+			return say_failed("%s: only `upager stat` takes --watch and --interval",
+					  argv[0]);
+		ask->json |= option == 'j';
+		ask->watch |= watching;
+		if (option == 'k')
+			ask->socket = optarg;
+		if (option != 'i')
+			continue;
+		ask->interval = strtod(optarg, &end);
+		if (*end || !(ask->interval >= 0.01 && ask->interval <= 86400))
+			return say_failed("stat: --interval \"%s\" is no number of seconds from "
+					  "0.01 to 86400",
+					  optarg);
+	}
+	ask->words = argv + optind;
+	ask->n_words = argc - optind;
+	if (ask->n_words < min_words)
+		return say_failed("%s: something is missing; see `upager %s --help`", argv[0],
+				  argv[0]);
+	if (ask->n_words > max_words)
+		return say_failed("%s: \"%s\" is too much; see `upager %s --help`", argv[0],
+				  ask->words[max_words], argv[0]);
+	return 0;
+}
+
+static int failed(const struct ask *ask, const struct vl_client *client, int result)
+{
+	char *text = vl_explain(client, result);
+
+	say("%s: %s", ask->command, text ? text : "out of memory");
+	free(text);
+	return EXIT_UPAGER;
+}
+
+/* What is asked of each daemon; vl_call's results. `found` in *context ends the round. */
+struct question {
+	int (*put)(struct vl_client *client, struct question *question);
+	json_t *groups, *tasks, *tiers, *group;
+	const char *target;
+	json_int_t limit;
+	bool done;
+	bool tag; /* say which socket an answer came from */
+};
+
+static void collect(const struct question *question, const struct vl_client *client, json_t *into,
+		    json_t *from)
+{
+	json_t *object;
+	size_t i;
+
+	json_array_foreach(from, i, object) {
+		if (question->tag)
+			json_object_set_new(object, "socket", json_string(client->path));
+		json_array_append(into, object);
+	}
+}
+
+/* Nobody home is an answer if the socket was not named; what happens midway is told. */
+static int ask_one(const struct ask *ask, const char *path, struct question *question,
+		   bool *ret_reached)
+{
+	struct vl_client client;
+	int r = vl_open(&client, path), status = 0;
+
+	if (r == 0) {
+		*ret_reached = true;
+		r = question->put(&client, question);
+		if (r != 0)
+			status = failed(ask, &client, r);
+	} else if (ask->socket || (r != -ENOENT && r != -ECONNREFUSED && r != -EACCES)) {
+		status = failed(ask, &client, r);
+	}
+	vl_close(&client);
+	return status;
+}
+
+static int ask_each(const struct ask *ask, struct question *question)
+{
+	struct places places;
+	bool reached = false;
+	int status = 0;
+
+	if (ask->socket)
+		return ask_one(ask, ask->socket, question, &reached);
+	question->tag = true;
+	places_sockets(&places, true);
+	for (size_t i = 0; status == 0 && !question->done && i < places.n; i++)
+		status = ask_one(ask, places.path[i], question, &reached);
+	if (status == 0 && !reached)
+		status = say_failed("%s: no daemon listens on %s, and no run of yours has a "
+				    "private one: start one with `systemctl start upagerd` or "
+				    "`upager run`",
+				    ask->command, places.path[places.n > 1 ? 1 : 0]);
+	places_done(&places);
+	return status;
+}
+
+static int describe(struct vl_client *client, struct question *question, json_t *parameters)
+{
+	json_t *reply = NULL, *groups;
+	int r = vl_call(client, "Describe", parameters, &reply);
+
+	if (r != 0)
+		return r;
+	groups = json_pack("[O]", json_object_get(reply, "group"));
+	collect(question, client, question->groups, groups);
+	collect(question, client, question->tasks, json_object_get(reply, "tasks"));
+	json_decref(groups);
+	json_decref(reply);
+	return 0;
+}
+
+static int put_all(struct vl_client *client, struct question *question)
+{
+	json_t *reply = NULL, *group;
+	size_t i;
+	int r = vl_call(client, "List", NULL, &reply);
+
+	if (r != 0)
+		return r;
+	json_array_foreach(json_object_get(reply, "groups"), i, group) {
+		r = describe(client, question,
+			     json_pack("{s:O}", "group", json_object_get(group, "name")));
+		if (r == VL_REFUSED && vl_error_is(client, "NoSuchGroup"))
+			r = 0; /* it has just ended */
+		if (r != 0)
+			break;
+	}
+	json_decref(reply);
+	return r;
+}
+
+/* A daemon that does not know the target is no error: another one may. */
+static int settle(const struct vl_client *client, struct question *question, int result)
+{
+	if (result == 0)
+		question->done = true;
+	else if (result == VL_REFUSED &&
+		 (vl_error_is(client, "NoSuchGroup") || vl_error_is(client, "NoSuchTask")))
+		result = 0;
+	return result;
+}
+
+static json_int_t as_pid(const char *text)
+{
+	char *end;
+	long pid = strtol(text, &end, 10);
+
+	return isdigit((unsigned char)*text) && !*end ? pid : 0;
+}
+
+static int put_target(struct vl_client *client, struct question *question)
+{
+	json_int_t pid = as_pid(question->target);
+	int r = 0;
+
+	if (pid) {
+		r = settle(client, question,
+			   describe(client, question, json_pack("{s:I}", "pid", pid)));
+		if (r != 0 || question->done)
+			return r;
+	}
+	return settle(client, question,
+		      describe(client, question, json_pack("{s:s}", "group", question->target)));
+}
+
+static int put_tiers(struct vl_client *client, struct question *question)
+{
+	json_t *reply = NULL;
+	int r = vl_call(client, "Tiers", NULL, &reply);
+
+	if (r == 0)
+		collect(question, client, question->tiers, json_object_get(reply, "tiers"));
+	json_decref(reply);
+	return r;
+}
+
+static int put_limit(struct vl_client *client, struct question *question)
+{
+	json_t *reply = NULL;
+	int r = vl_call(client, "SetLimit",
+			json_pack("{s:s, s:I}", "group", question->target, "limit",
+				  question->limit),
+			&reply);
+
+	if (r == 0)
+		question->group = json_incref(json_object_get(reply, "group"));
+	json_decref(reply);
+	return settle(client, question, r);
+}
+
+int ask_all(const struct ask *ask, json_t **ret)
+{
+	struct question question = {
+		.put = put_all, .groups = json_array(), .tasks = json_array()};
+	int status = ask_each(ask, &question);
+
+	*ret = json_pack("{s:o, s:o}", "groups", question.groups, "tasks", question.tasks);
+	return status;
+}
+
+static int unknown(const struct ask *ask, const char *target)
+{
+	return say_failed("%s: there is no group%s %s here; `upager ps` lists them", ask->command,
+			  as_pid(target) ? " or task" : "", target);
+}
+
+/* Of a task, its group and itself; not its siblings. */
+static void keep_task(json_t *tasks, json_int_t pid)
+{
+	for (size_t i = json_array_size(tasks); pid && i-- > 0;) {
+		json_t *task = json_array_get(tasks, i);
+
+		if (json_integer_value(json_object_get(task, "pid")) != pid)
+			json_array_remove(tasks, i);
+	}
+}
+
+int ask_target(const struct ask *ask, const char *target, json_t **ret)
+{
+	struct question question = {.put = put_target,
+				    .groups = json_array(),
+				    .tasks = json_array(),
+				    .target = target};
+	int status = ask_each(ask, &question);
+	const char *group =
+		json_string_value(json_object_get(json_array_get(question.groups, 0), "name"));
+
+	if (status == 0 && !question.done)
+		status = unknown(ask, target);
+	if (group && strcmp(group, target))
+		keep_task(question.tasks, as_pid(target));
+	*ret = json_pack("{s:o, s:o}", "groups", question.groups, "tasks", question.tasks);
+	return status;
+}
+
+int ask_tiers(const struct ask *ask, json_t **ret)
+{
+	struct question question = {.put = put_tiers, .tiers = json_array()};
+	int status = ask_each(ask, &question);
+
+	*ret = json_pack("{s:o}", "tiers", question.tiers);
+	return status;
+}
+
+int ask_limit(const struct ask *ask, const char *group, json_int_t limit, json_t **ret)
+{
+	struct question question = {.put = put_limit, .target = group, .limit = limit};
+	int status = ask_each(ask, &question);
+
+	if (status == 0 && !question.done)
+		status = unknown(ask, group);
+	*ret = status == 0 ? json_pack("{s:o}", "group", question.group) : NULL;
+	return status;
+}

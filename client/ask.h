@@ -1,0 +1,32 @@
+/*
+ * Asking every daemon that one may see: the system's, the user's, those of runs.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct ask {
+	const char *command; /* for messages */
+	const char *socket;  /* only this daemon, or NULL = all */
+	bool json, watch;
+	double interval; /* seconds */
+	char **words;    /* what is left of argv */
+	int n_words;
+};
+
+/* Options of a subcommand. 0, or the exit status. */
+int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_words);
+
+/* Everything there is: {"groups": […], "tasks": […]}. An object of a daemon that was not named
+ * has a member "socket". 0, or the exit status after saying why. */
+int ask_all(const struct ask *ask, json_t **ret);
+
+/* The same for one group, or one task (a process id) and its group. */
+int ask_target(const struct ask *ask, const char *target, json_t **ret);
+
+/* {"tiers": […]} */
+int ask_tiers(const struct ask *ask, json_t **ret);
+
+/* Changes a limit: {"group": …}. */
+int ask_limit(const struct ask *ask, const char *group, json_int_t limit, json_t **ret);
