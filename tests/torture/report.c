@@ -110,8 +110,8 @@ static void add_region(struct text *t, const struct actor *a, uint64_t addr)
 
 		if (r->kind == R_FREE || addr < r->addr || addr >= r->addr + r->pages * r->stride)
 			continue;
-		add(t, "  region %u: %s, %#lx, %u pages, stride %#lx; page %lu of it\n", i,
-		    kinds[r->kind], r->addr, r->pages, r->stride, (addr - r->addr) / r->stride);
+		add(t, "  region %u of actor %u: %s, %#lx, %u pages, stride %#lx; page %lu of it\n",
+		    i, a->index, kinds[r->kind], r->addr, r->pages, r->stride, (addr - r->addr) / r->stride);
 	}
 }
 
@@ -131,7 +131,7 @@ static void first_or_wait(void)
 	if (__atomic_exchange_n(&root->failed, 1, __ATOMIC_SEQ_CST)) {
 		if (depth > 0)
 			_exit(1);
-		sleep(5);
+		sleep(2);
 		end(1);
 	}
 }
@@ -182,7 +182,9 @@ _Noreturn void fail_page(struct actor *a, const struct page *p, const uint64_t *
 				    i / (REGIONS * (uint64_t)W->capacity));
 		}
 	}
-	add_region(&t, a, (uint64_t)at);
+	for (unsigned i = 0; i < W->actors; i++)
+		if (i == a->index || complete)
+			add_region(&t, &W->actor[i], (uint64_t)at);
 	add_pagemap(&t, (uint64_t)at);
 	usleep(20000);
 	add(&t, "  20 ms later: %s\n", memcmp(found, at, PAGE) == 0 ? "the same" : "changed");

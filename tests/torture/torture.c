@@ -69,6 +69,18 @@ static int op_choose(struct actor *a)
 	return 0;
 }
 
+/* --spoil: does a wrong byte come to light? */
+static void spoil(struct actor *a)
+{
+	struct region *r = region_pick(a, ALL_KINDS);
+	unsigned i = r ? pick(a, r->pages) : 0;
+
+	if (a->ops < 2000 || !r || page_of(r, i)->flags & (P_UNWRITABLE | P_FREED))
+		return;
+	addr_of(r, i)[pick(a, WORDS)] ^= 1ull << pick(a, 64);
+	root->spoil = false;
+}
+
 void act(struct actor *a)
 {
 	int op = op_choose(a);
@@ -97,18 +109,6 @@ void act(struct actor *a)
 	root->totals[a->index].ops++;
 	__atomic_add_fetch(e->result ? &root->idle[op] : &root->done[op], 1, __ATOMIC_RELAXED);
 	children_reap(a, false);
-}
-
-/* --spoil: does a wrong byte come to light? */
-static void spoil(struct actor *a)
-{
-	struct region *r = region_pick(a, ALL_KINDS);
-	unsigned i = r ? pick(a, r->pages) : 0;
-
-	if (a->ops < 2000 || !r || page_of(r, i)->flags & (P_UNWRITABLE | P_FREED))
-		return;
-	addr_of(r, i)[pick(a, WORDS)] ^= 1ull << pick(a, 64);
-	root->spoil = false;
 }
 
 static void *actor_main(void *data)
