@@ -1,0 +1,28 @@
+/* The methods of io.upager.Pager. Every call is made by a `struct caller`. */
+#pragma once
+
+#include <sys/types.h>
+
+struct monitors;
+struct pager;
+struct registry;
+struct varlink_service;
+
+struct control {
+	struct pager *pager;
+	struct registry *registry;
+	struct monitors *monitors;
+};
+
+/* What is known of a connection: the `context` of its struct varlink. Its address is the owner of
+ * the groups it makes. */
+struct caller {
+	struct control *control;
+	uid_t uid;
+	pid_t pid;
+};
+
+extern const struct varlink_service control_service;
+
+/* The connection is closing: its groups, unless released, end. */
+void control_caller_gone(struct caller *caller);
