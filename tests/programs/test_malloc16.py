@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""A C program on glibc's malloc with 16 threads (malloc16.c): arenas, mmap and brk at once."""
+
+import common
+
+
+def prepare(_folder):
+  return [common.need_built("tests/programs/malloc16")]
+
+
+if __name__ == "__main__":
+  common.main(lambda tap: common.compare(tap, prepare))

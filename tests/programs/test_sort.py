@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+"""sort with a buffer of 200 MB over a generated file that fills it."""
+
+import os
+import random
+
+import common
+
+LINES = 2_000_000
+
+
+def prepare(folder):
+  common.need("sort:coreutils")
+  path = os.path.join(folder, "lines")
+  rng = random.Random(7)
+  with open(path, "wb") as file:
+    for _ in range(LINES // 1000):
+      data = rng.randbytes(24 * 1000).hex()
+      file.write("".join(f"{data[i:i + 48]} {i % 97}\n" for i in range(0, 48000, 48)).encode())
+  return ["sort", "-S", "200M", "--parallel=2", path]
+
+
+if __name__ == "__main__":
+  common.main(lambda tap: common.compare(tap, prepare))
