@@ -62,14 +62,15 @@ static int failed(const struct ask *ask, const struct vl_client *client, int res
 	return EXIT_UPAGER;
 }
 
-/* What is asked of each daemon; vl_call's results. `found` in *context ends the round. */
+/* What is asked of each daemon, with vl_call's results. */
 struct question {
 	int (*put)(struct vl_client *client, struct question *question);
 	json_t *groups, *tasks, *tiers, *group;
 	const char *target;
 	json_int_t limit;
 	bool done;
-	bool tag; /* say which socket an answer came from */
+	bool reached; /* a daemon listens */
+	bool tag;     /* say which socket an answer came from */
 };
 
 static void collect(const struct question *question, const struct vl_client *client, json_t *into,
@@ -85,19 +86,25 @@ static void collect(const struct question *question, const struct vl_client *cli
 	}
 }
 
+static bool nobody(int result)
+{
+	return result == -ENOENT || result == -ECONNREFUSED;
+}
+
 /* Nobody home is an answer if the socket was not named; what happens midway is told. */
-static int ask_one(const struct ask *ask, const char *path, struct question *question,
-		   bool *ret_reached)
+static int ask_one(const struct ask *ask, const char *path, struct question *question)
 {
 	struct vl_client client;
 	int r = vl_open(&client, path), status = 0;
 
 	if (r == 0) {
-		*ret_reached = true;
+		question->reached = true;
 		r = question->put(&client, question);
-		if (r != 0)
+		if (r == -ECONNRESET && ask->seen)
+			question->reached = false;
+		else if (r != 0)
 			status = failed(ask, &client, r);
-	} else if (ask->socket || (r != -ENOENT && r != -ECONNREFUSED && r != -EACCES)) {
+	} else if (ask->socket ? !(nobody(r) && ask->seen) : !(nobody(r) || r == -EACCES)) {
 		status = failed(ask, &client, r);
 	}
 	vl_close(&client);
@@ -107,20 +114,19 @@ static int ask_one(const struct ask *ask, const char *path, struct question *que
 static int ask_each(const struct ask *ask, struct question *question)
 {
 	struct places places;
-	bool reached = false;
 	int status = 0;
 
 	if (ask->socket)
-		return ask_one(ask, ask->socket, question, &reached);
+		return ask_one(ask, ask->socket, question);
 	question->tag = true;
 	places_sockets(&places, true);
 	for (size_t i = 0; status == 0 && !question->done && i < places.n; i++)
-		status = ask_one(ask, places.path[i], question, &reached);
-	if (status == 0 && !reached)
+		status = ask_one(ask, places.path[i], question);
+	if (status == 0 && !question->reached && !ask->seen)
 		status = say_failed("%s: no daemon listens on %s, and no run of yours has a "
 				    "private one: start one with `systemctl start upagerd` or "
 				    "`upager run`",
-				    ask->command, places.path[places.n > 1 ? 1 : 0]);
+				    ask->command, places.path[0]);
 	places_done(&places);
 	return status;
 }
@@ -219,13 +225,25 @@ static int put_limit(struct vl_client *client, struct question *question)
 	return settle(client, question, r);
 }
 
+/* => the question's groups and tasks are gone. */
+static json_t *answer(struct question *question)
+{
+	json_t *all = json_pack("{s:o, s:o}", "groups", question->groups, "tasks",
+				question->tasks);
+
+	if (question->reached)
+		return all;
+	json_decref(all);
+	return NULL;
+}
+
 int ask_all(const struct ask *ask, json_t **ret)
 {
 	struct question question = {
 		.put = put_all, .groups = json_array(), .tasks = json_array()};
 	int status = ask_each(ask, &question);
 
-	*ret = json_pack("{s:o, s:o}", "groups", question.groups, "tasks", question.tasks);
+	*ret = answer(&question);
 	return status;
 }
 
@@ -256,11 +274,13 @@ int ask_target(const struct ask *ask, const char *target, json_t **ret)
 	const char *group =
 		json_string_value(json_object_get(json_array_get(question.groups, 0), "name"));
 
-	if (status == 0 && !question.done)
+	if (status == 0 && !question.done && !ask->seen)
 		status = unknown(ask, target);
+	if (!question.done)
+		question.reached = false;
 	if (group && strcmp(group, target))
 		keep_task(question.tasks, as_pid(target));
-	*ret = json_pack("{s:o, s:o}", "groups", question.groups, "tasks", question.tasks);
+	*ret = answer(&question);
 	return status;
 }
 

@@ -10,6 +10,7 @@ struct ask {
 	const char *command; /* for messages */
 	const char *socket;  /* only this daemon, or NULL = all */
 	bool json, watch;
+	bool seen;       /* there was an answer before: that there is none any more is no error */
 	double interval; /* seconds */
 	char **words;    /* what is left of argv */
 	int n_words;
@@ -19,7 +20,8 @@ struct ask {
 int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_words);
 
 /* Everything there is: {"groups": […], "tasks": […]}. An object of a daemon that was not named
- * has a member "socket". 0, or the exit status after saying why. */
+ * has a member "socket". 0, or the exit status after saying why; NULL if nobody is left who could
+ * answer and ask->seen. */
 int ask_all(const struct ask *ask, json_t **ret);
 
 /* The same for one group, or one task (a process id) and its group. */

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <libgen.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -19,36 +21,21 @@
 #include "places.h"
 #include "proto/session.h"
 #include "supervise.h"
-#include "sweep.h"
 #include "terminal.h"
 
 #define READY_TIMEOUT 60000 /* milliseconds: a preallocated swap file takes its time */
 #define READY_STEP    100
-#define END_TIMEOUT   2000  /* milliseconds between SIGTERM and SIGKILL */
-#define SWAP_DEFAULT  (8ull << 30)
-#define LOG           "upagerd.log"
-#define CONFIG        "config.json"
+#define END_TIMEOUT   7000  /* milliseconds between SIGTERM and SIGKILL: it ends its tasks first */
+#define END_STEP      1000
+#define SWAP_DEFAULT  (8ull << 30) /* bytes */
 
-static char *join(const char *dir, const char *name)
-{
-	char *path;
-
-	if (asprintf(&path, "%s/%s", dir, name) < 0) {
-		say("out of memory");
-		exit(EXIT_UPAGER);
-	}
-	return path;
-}
-
-/* The daemon may run elsewhere and print it: names without the current directory mislead. */
+/* The daemon may say it: names relative to our current directory would mislead. */
 static char *absolute(const char *path)
 {
-	char *cwd, *result;
+	char *cwd = path[0] == '/' ? NULL : get_current_dir_name(), *result;
 
-	if (path[0] == '/')
-		return join("", path + 1);
-	cwd = get_current_dir_name();
-	result = join(cwd ? cwd : ".", path);
+	if (asprintf(&result, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", path) < 0)
+		result = NULL;
 	free(cwd);
 	return result;
 }
@@ -65,8 +52,24 @@ static char *default_swap(void)
 	return path;
 }
 
-/* => *ret_created is the path if the daemon will make the file (and remove it), else NULL. */
-static json_t *swap_config(const struct embedded_options *options, char **ret_created)
+/* Some file systems have no direct I/O, and a person who names a swap file need not know. */
+static bool direct_works(const char *path, bool exists)
+{
+	char *directory = exists ? NULL : strdup(path);
+	int fd;
+
+	if (exists)
+		fd = open(path, O_RDWR | O_CLOEXEC | O_DIRECT);
+	else
+		fd = open(directory ? dirname(directory) : "/",
+			  O_TMPFILE | O_RDWR | O_CLOEXEC | O_DIRECT, 0600);
+	free(directory);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 || errno != EINVAL;
+}
+
+static json_t *swap_config(const struct embedded_options *options)
 {
 	char *path = options->swap ? absolute(options->swap) : default_swap();
 	uint64_t size = options->swap_size;
@@ -77,15 +80,13 @@ static json_t *swap_config(const struct embedded_options *options, char **ret_cr
 	if (!path)
 		return NULL;
 	exists = stat(path, &st) == 0;
-	swap = json_pack("{s:s}", "path", path);
 	if (!size && !exists)
 		size = options->memory > SWAP_DEFAULT / 2 ? 2 * options->memory : SWAP_DEFAULT;
 	size = (size + 4095) & ~4095ull;
+	swap = json_pack("{s:s, s:b}", "path", path, "direct", direct_works(path, exists));
 	if (size)
 		json_object_set_new(swap, "size", json_integer((json_int_t)size));
-	*ret_created = exists ? NULL : path;
-	if (exists)
-		free(path);
+	free(path);
 	return json_pack("[o]", swap);
 }
 
@@ -110,29 +111,42 @@ static json_t *load_config(const char *path)
 	return NULL;
 }
 
-static int write_config(const struct embedded_options *options, const struct embedded *embedded,
-			char **ret_created)
+static int anonymous_file(const char *name, const char *content)
 {
-	json_t *config = load_config(options->config), *swap;
-	char *path = join(embedded->dir, CONFIG);
-	int r = -1;
+	int fd = memfd_create(name, MFD_CLOEXEC);
+	size_t length = content ? strlen(content) : 0;
 
-	*ret_created = NULL;
-	if (!config)
-		goto out;
-	json_object_set_new(config, "socket", json_string(embedded->socket));
-	json_object_set_new(config, "runtime_dir", json_string(embedded->dir));
-	if (options->swap || options->swap_size || !json_object_get(config, "swap")) {
-		swap = swap_config(options, ret_created);
-		json_object_set_new(config, "swap", swap);
+	if (fd >= 0 && length && write(fd, content, length) != (ssize_t)length) {
+		close(fd);
+		return -1;
 	}
-	r = json_dump_file(config, path, JSON_INDENT(4));
-	if (r < 0)
-		say("cannot write %s: %s", path, strerror(errno));
-out:
+	if (fd >= 0 && length)
+		lseek(fd, 0, SEEK_SET);
+	return fd;
+}
+
+/* The configuration as a descriptor for the daemon to read: nothing on disk, nothing to remove.
+ * Where the daemon lives is its own choice, unless a socket was named. */
+static int make_config(const struct embedded_options *options)
+{
+	json_t *config = load_config(options->config);
+	char *text;
+	int fd = -1;
+
+	if (!config)
+		return -1;
+	json_object_del(config, "socket");
+	json_object_del(config, "runtime_dir");
+	if (options->swap || options->swap_size || !json_object_get(config, "swap"))
+		json_object_set_new(config, "swap", swap_config(options));
+	text = json_dumps(config, JSON_INDENT(4));
+	if (text)
+		fd = anonymous_file("upager-config", text);
+	if (fd < 0)
+		say("cannot make the private daemon's configuration: %s", strerror(errno));
 	json_decref(config);
-	free(path);
-	return r;
+	free(text);
+	return fd;
 }
 
 /* A daemon's limits are not the program's: it may need what `ulimit` takes away. */
@@ -148,11 +162,12 @@ static void raise_limits(void)
 		}
 }
 
-/* => in the child; the descriptors `channel` and `lock` go to the daemon. */
-static void become_daemon(const struct embedded *embedded, const char *program, int channel)
+/* => in the child. */
+static _Noreturn void become_daemon(const struct embedded *embedded, const char *program,
+				    const char *socket, int config, int channel)
 {
-	char *config = join(embedded->dir, CONFIG), *log = join(embedded->dir, LOG), number[16];
-	int null = open("/dev/null", O_RDWR), out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	char number[16], *argv[] = {"upagerd", "--config", "-", "--embedded", number,
+				    socket ? "--socket" : NULL, (char *)socket, NULL};
 	sigset_t none;
 
 	setsid();
@@ -164,45 +179,36 @@ static void become_daemon(const struct embedded *embedded, const char *program, 
 	unsetenv("LD_PRELOAD");
 	unsetenv(SESSION_ENV_SOCKET);
 	unsetenv(SESSION_ENV_GROUP);
-	if (null < 0 || out < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
+	if (dup2(config, 0) < 0 || dup2(embedded->log, 1) < 0 || dup2(embedded->log, 2) < 0)
 		_exit(EXIT_UPAGER);
-	close(null);
-	close(out);
 	fcntl(channel, F_SETFD, 0);
-	fcntl(embedded->lock, F_SETFD, 0);
 	snprintf(number, sizeof(number), "%d", channel);
-	execl(program, "upagerd", "--config", config, "--socket", embedded->socket, "--embedded",
-	      number, NULL);
+	execv(program, argv);
 	dprintf(channel, "{\"error\": \"cannot execute %s: %s\"}\n", program, strerror(errno));
 	_exit(EXIT_UPAGER);
 }
 
 static void print_log(const struct embedded *embedded)
 {
-	char *path = join(embedded->dir, LOG), tail[2048];
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = -1;
+	off_t end = lseek(embedded->log, 0, SEEK_END);
+	char tail[2048];
+	off_t keep = (off_t)sizeof(tail) - 1;
+	ssize_t n = pread(embedded->log, tail, sizeof(tail) - 1, end > keep ? end - keep : 0);
 
-	if (fd >= 0) {
-		off_t end = lseek(fd, 0, SEEK_END), keep = (off_t)sizeof(tail) - 1;
-
-		n = pread(fd, tail, sizeof(tail) - 1, end > keep ? end - keep : 0);
-		close(fd);
-	}
 	while (n > 0 && tail[n - 1] == '\n')
 		n--;
 	if (n > 0) {
 		tail[n] = 0;
 		say("the last of its log:\n%s", tail);
 	}
-	free(path);
 }
 
-/* One line of JSON from the daemon: {"ready": true} or {"error": "…"}. */
+/* One line of JSON from the daemon: {"ready": true, "socket": "…"} or {"error": "…"}. */
 static int wait_ready(struct embedded *embedded)
 {
 	struct pollfd poll_fd = {.fd = embedded->channel, .events = POLLIN};
 	char line[4096];
+	const char *socket;
 	size_t length = 0;
 	json_t *answer;
 	int r = -1;
@@ -222,8 +228,10 @@ static int wait_ready(struct embedded *embedded)
 		length += (size_t)n;
 	}
 	answer = json_loadb(line, length, JSON_DISABLE_EOF_CHECK, NULL);
-	if (json_is_true(json_object_get(answer, "ready"))) {
-		r = 0;
+	socket = json_string_value(json_object_get(answer, "socket"));
+	if (json_is_true(json_object_get(answer, "ready")) && socket) {
+		embedded->socket = strdup(socket);
+		r = embedded->socket ? 0 : -1;
 	} else if (json_is_string(json_object_get(answer, "error"))) {
 		say("the private daemon cannot start: %s",
 		    json_string_value(json_object_get(answer, "error")));
@@ -235,23 +243,19 @@ static int wait_ready(struct embedded *embedded)
 	return r;
 }
 
-static int spawn(struct embedded *embedded)
+static int spawn(struct embedded *embedded, const char *program, const char *socket, int config)
 {
-	char *program = place_daemon();
 	int pair[2];
 
-	if (!program)
-		return -1;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-		say("cannot make a socket for the private daemon: %s", strerror(errno));
-		free(program);
+	embedded->log = anonymous_file("upager-log", NULL);
+	if (embedded->log < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		say("cannot make a channel to the private daemon: %s", strerror(errno));
 		return -1;
 	}
 	embedded->pid = fork();
 	if (embedded->pid == 0)
-		become_daemon(embedded, program, pair[1]);
+		become_daemon(embedded, program, socket, config, pair[1]);
 	close(pair[1]);
-	free(program);
 	embedded->channel = pair[0];
 	if (embedded->pid < 0) {
 		say("cannot start the private daemon: %s", strerror(errno));
@@ -262,52 +266,33 @@ static int spawn(struct embedded *embedded)
 	return wait_ready(embedded);
 }
 
-/* The directory's own entry for a socket that stands elsewhere, so that `upager ps` finds it. */
-static void link_socket(const struct embedded *embedded)
-{
-	char *link = join(embedded->dir, PLACE_SOCKET_NAME);
-
-	if (strcmp(link, embedded->socket) && symlink(embedded->socket, link) < 0)
-		say("cannot make the link %s: %s; `upager ps` will need --socket", link,
-		    strerror(errno));
-	free(link);
-}
-
 int embedded_start(const struct embedded_options *options, struct embedded *ret)
 {
-	char *created = NULL;
-	int r;
+	char *program = place_daemon(), *socket = options->socket ? absolute(options->socket) : NULL;
+	int config = program ? make_config(options) : -1, r = -1;
 
-	*ret = (struct embedded){.pidfd = -1, .channel = -1, .lock = -1};
-	run_directories_sweep();
-	if (run_directory_make(&ret->dir, &ret->lock) < 0)
-		return -1;
-	ret->socket = options->socket ? absolute(options->socket)
-				      : join(ret->dir, PLACE_SOCKET_NAME);
-	r = write_config(options, ret, &created);
-	if (r == 0)
-		r = spawn(ret);
-	if (r == 0) {
-		link_socket(ret);
-		run_directory_note(ret->dir, created, options->socket ? ret->socket : NULL);
-	} else {
+	*ret = EMBEDDED_NONE;
+	if (config >= 0) {
+		r = spawn(ret, program, socket, config);
+		close(config);
+	}
+	free(program);
+	free(socket);
+	if (r < 0) {
+		embedded_ended(ret, END_STEP); /* it is about to, having said why */
 		embedded_end(ret);
 	}
-	free(created);
 	return r;
 }
 
-static void forget(struct embedded *embedded)
+/* A daemon sweeps what dead ones left before it does anything else, and ends when it sees that
+ * nobody wants it. */
+static void sweep(void)
 {
-	if (embedded->pidfd >= 0)
-		close(embedded->pidfd);
-	if (embedded->channel >= 0)
-		close(embedded->channel);
-	if (embedded->lock >= 0)
-		close(embedded->lock);
-	free(embedded->dir);
-	free(embedded->socket);
-	*embedded = (struct embedded){.pidfd = -1, .channel = -1, .lock = -1};
+	struct embedded another;
+
+	if (embedded_start(&(struct embedded_options){0}, &another) == 0)
+		embedded_end(&another);
 }
 
 void embedded_died(struct embedded *embedded)
@@ -316,6 +301,7 @@ void embedded_died(struct embedded *embedded)
 	waitpid(embedded->pid, NULL, 0);
 	embedded->pid = 0;
 	embedded_end(embedded);
+	sweep();
 }
 
 bool embedded_ended(struct embedded *embedded, int patience_ms)
@@ -331,6 +317,18 @@ bool embedded_ended(struct embedded *embedded, int patience_ms)
 	return true;
 }
 
+void embedded_leave(struct embedded *embedded)
+{
+	if (embedded->pidfd >= 0)
+		close(embedded->pidfd);
+	if (embedded->channel >= 0)
+		close(embedded->channel);
+	if (embedded->log >= 0)
+		close(embedded->log);
+	free(embedded->socket);
+	*embedded = EMBEDDED_NONE;
+}
+
 void embedded_end(struct embedded *embedded)
 {
 	if (embedded->pid) {
@@ -340,12 +338,5 @@ void embedded_end(struct embedded *embedded)
 			waitpid(embedded->pid, NULL, 0);
 		}
 	}
-	if (embedded->dir)
-		run_directory_remove(embedded->dir);
-	forget(embedded);
-}
-
-void embedded_leave(struct embedded *embedded)
-{
-	forget(embedded);
+	embedded_leave(embedded);
 }

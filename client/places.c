@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,7 +13,9 @@
 
 #include "terminal.h"
 
-#define SYSTEM_SOCKET "/run/upager/" PLACE_SOCKET_NAME
+#define SOCKET_NAME     "upagerd.sock"
+#define SYSTEM_SOCKET   "/run/upager/" SOCKET_NAME
+#define EMBEDDED_PARENT "/dev/shm"
 
 static char *formatted(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -114,46 +117,6 @@ static const char *user_runtime(void)
 	return S_ISDIR(st.st_mode) && st.st_uid == geteuid() ? path : NULL;
 }
 
-char *place_runs(void)
-{
-	const char *runtime = user_runtime();
-
-	if (geteuid() == 0)
-		return formatted("/run/upager-run");
-	if (runtime)
-		return formatted("%s/upager-run", runtime);
-	return formatted("/tmp/upager-run-%u", geteuid());
-}
-
-/* A directory in a place where others may write is ours only if nobody else made it. */
-static bool trusted(const char *path)
-{
-	struct stat st;
-
-	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
-	       !(st.st_mode & (S_IWGRP | S_IWOTH));
-}
-
-char *place_make_runs(void)
-{
-	char *path = place_runs();
-
-	if (mkdir(path, 0711) < 0 && errno != EEXIST) {
-		say("cannot make the directory %s for a private daemon: %s", path,
-		    strerror(errno));
-	} else if (!trusted(path)) {
-		say("%s, where private daemons run, is not a directory that only you can write; "
-		    "remove it",
-		    path);
-	} else {
-		if (chmod(path, geteuid() == 0 ? 0755 : 0711) == 0)
-			return path;
-		say("%s: %s", path, strerror(errno));
-	}
-	free(path);
-	return NULL;
-}
-
 static void add(struct places *places, char *path)
 {
 	places->path = reallocarray(places->path, places->n + 1, sizeof(*places->path));
@@ -164,24 +127,29 @@ static void add(struct places *places, char *path)
 	places->path[places->n++] = path;
 }
 
-/* Run directories hold their daemon's socket, or a link to where it is. */
+/* An embedded daemon lives in a directory of its own, EMBEDDED_PARENT/upager-*. Others may make
+ * such names there too: only our own user's are asked. */
 static void add_embedded(struct places *places)
 {
-	char *runs = place_runs();
-	DIR *dir = trusted(runs) ? opendir(runs) : NULL;
+	DIR *dir = opendir(EMBEDDED_PARENT);
 	struct dirent *entry;
+	struct stat st;
 
 	while (dir && (entry = readdir(dir))) {
-		char *path = formatted("%s/%s/" PLACE_SOCKET_NAME, runs, entry->d_name);
+		char *path;
 
-		if (entry->d_name[0] != '.' && access(path, F_OK) == 0)
+		if (strncmp(entry->d_name, "upager-", 7) ||
+		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+			continue;
+		path = formatted(EMBEDDED_PARENT "/%s/" SOCKET_NAME, entry->d_name);
+		if (access(path, F_OK) == 0)
 			add(places, path);
 		else
 			free(path);
 	}
 	if (dir)
 		closedir(dir);
-	free(runs);
 }
 
 void places_sockets(struct places *ret, bool embedded_too)
@@ -191,7 +159,7 @@ void places_sockets(struct places *ret, bool embedded_too)
 	*ret = (struct places){0};
 	add(ret, formatted(SYSTEM_SOCKET));
 	if (geteuid() != 0 && runtime)
-		add(ret, formatted("%s/upager/" PLACE_SOCKET_NAME, runtime));
+		add(ret, formatted("%s/upager/" SOCKET_NAME, runtime));
 	if (embedded_too)
 		add_embedded(ret);
 }

@@ -1,5 +1,5 @@
 /*
- * Where things are: the daemon's executable, the preload library, sockets and runtime directories.
+ * Where things are: the daemon's executable, the preload library, the daemons' sockets.
  */
 #pragma once
 
@@ -11,12 +11,6 @@
 char *place_daemon(void);
 char *place_preload(void);
 
-/* Where embedded daemons keep their runtime directories. => free() it. */
-char *place_runs(void);
-
-/* The same, made if it is missing; NULL after saying why it can't be used. */
-char *place_make_runs(void);
-
 /* Sockets on which a daemon might listen: the system's, the user's, those of embedded daemons. */
 struct places {
 	char **path;
@@ -24,5 +18,3 @@ struct places {
 };
 void places_sockets(struct places *ret, bool embedded_too);
 void places_done(struct places *places);
-
-#define PLACE_SOCKET_NAME "upagerd.sock"

@@ -336,7 +336,7 @@ static int run_all(struct run *run)
 
 int command_run(int argc, char **argv)
 {
-	struct run run = {.daemon.fd = -1, .embedded = {.pidfd = -1, .channel = -1, .lock = -1}};
+	struct run run = {.daemon.fd = -1, .embedded = EMBEDDED_NONE};
 	int status = parse(&run, argc, argv), interrupted;
 
 	if (status)

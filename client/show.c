@@ -190,18 +190,17 @@ static void pause_for(double seconds)
 		;
 }
 
-static int watch(const struct ask *ask)
+static int watch(struct ask *ask)
 {
 	json_t *before = json_object(), *all = NULL;
 	int status = ask_stat(ask, &all);
-	size_t n = json_array_size(json_object_get(all, "groups"));
 	bool task = ask->n_words && json_array_size(json_object_get(all, "tasks")) == 1 &&
 		    atoi(ask->words[0]) > 0;
 
 	if (status == 0 && !ask->json)
 		printf("%-24s %10s %10s %9s %9s %10s %10s\n", task ? "TASK" : "GROUP", "RESIDENT",
 		       "EVICTED", "FAULTS/S", "MAJOR/S", "IN/S", "OUT/S");
-	while (status == 0 && (n || !ask->n_words)) {
+	while (status == 0 && all) {
 		if (ask->json)
 			print_json(all, JSON_COMPACT);
 		else
@@ -209,9 +208,9 @@ static int watch(const struct ask *ask)
 				    task ? "pid" : "name", before, ask->interval);
 		json_decref(all);
 		all = NULL;
+		ask->seen = true;
 		pause_for(ask->interval);
 		status = ask_stat(ask, &all);
-		n = json_array_size(json_object_get(all, "groups"));
 	}
 	json_decref(all);
 	json_decref(before);

@@ -1,7 +1,9 @@
 /* The command line: `upager COMMAND …`. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "terminal.h"
@@ -76,11 +78,25 @@ static bool asks_for_help(int argc, char **argv)
 	return false;
 }
 
+/* Whoever closed a standard stream must not find one of our sockets in its place. CLOEXEC: the
+ * program finds it closed. */
+static void fill_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
 	const struct command *command = find(name);
 
+	fill_streams();
 	if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h")) {
 		command = argc > 2 ? find(argv[2]) : NULL;
 		if (command)
