@@ -140,7 +140,7 @@ class Run:
     self.mark = uuid.uuid4().hex
     self.swap = os.path.join(self.folder, "swap")
     self.name = f"test-{self.mark[:12]}"
-    self.before = set(shared_memory())
+    self.before = runtime_directories()
     if self.paged:
       command = [UPAGER, "run", "--memory", str(memory), "--swap", self.swap, "--name", self.name,
                  "--json", "--stats", "--", *command]
@@ -222,13 +222,9 @@ class Run:
     left = [f"process {pid}: {read_text(f'/proc/{pid}/cmdline')!r}" for pid in marked(self.mark)]
     if os.path.exists(self.swap):
       left.append(f"swap file {self.swap}")
-    for path in glob.glob("/run/upager-run/*") + glob.glob("/tmp/upager-run-*/*"):
-      if any(self.swap in read_text(os.path.join(path, name))
-             for name in ("config.json", "run.json")):
-        left.append(f"runtime directory {path}")
     if self.paged:
-      new = set(shared_memory()) - self.before
-      left += [f"shared memory {path}" for path in new if not in_use(path)]
+      left += [f"runtime directory {path}" for path in runtime_directories() - self.before
+               if not of_a_live_daemon(path)]
     return left
 
   def complaints(self):
@@ -236,23 +232,14 @@ class Run:
     return f"{' '.join(self.command)}\n{read_text(self.stderr)[-2000:]}"
 
 
-def shared_memory():
-  return glob.glob("/dev/shm/*upager*")
+def runtime_directories():
+  return set(glob.glob("/dev/shm/upager-*"))
 
 
-def in_use(path):
-  """Whether a process has it, or something in it, mapped or open: another run's, then."""
-  for entry in os.listdir("/proc"):
-    if not entry.isdigit():
-      continue
-    if path in read_text(f"/proc/{entry}/maps"):
-      return True
-    with contextlib.suppress(OSError):
-      for fd in os.scandir(f"/proc/{entry}/fd"):
-        with contextlib.suppress(OSError):
-          if os.readlink(fd.path).startswith(path):
-            return True
-  return False
+def of_a_live_daemon(path):
+  """Whether the daemon that its name tells still runs: another run's, or one that is ending."""
+  match = re.search(r"upager-(\d+)-", path)
+  return match and os.path.exists(f"/proc/{match.group(1)}")
 
 
 def difference(bare, paged):
