@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Runs bench/workset under upager and under kernel swap in turn and prints the ratios.
 
 Both sides get the same program, the same limit and a swap file of the same size in the same folder.

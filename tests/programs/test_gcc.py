@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """gcc -O1 on a large generated file: the driver starts cc1, and the assembly must be the same."""
 
 import os

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """A C program on glibc's malloc with 16 threads (malloc16.c): arenas, mmap and brk at once."""
 
 import common

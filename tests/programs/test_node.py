@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """node: typed arrays, objects and Maps, with the garbage collector at work."""
 
 import os

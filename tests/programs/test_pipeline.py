@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """A shell pipeline of forks: sh, awk, sort, xz and gzip under one limit."""
 
 import os

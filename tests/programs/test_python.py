@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """python3: a dictionary of 300 MB, multiprocessing with fork, subprocesses."""
 
 import os

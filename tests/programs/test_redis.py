@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """redis-server: load, BGSAVE while writing, eviction of what the fork had shared, DEBUG RELOAD.
 
 Every value can be computed from its key and version, so each is checked when it is read. The

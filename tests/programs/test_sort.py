@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """sort with a buffer of 200 MB over a generated file that fills it."""
 
 import os

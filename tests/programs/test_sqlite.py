@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """sqlite3: an in-memory database of about 150 MB, changed, indexed, and checked by sqlite itself."""
 
 import os

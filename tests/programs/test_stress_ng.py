@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """stress-ng --vm with --verify: it writes patterns, reads them back and fails on a wrong bit."""
 
 import common
