@@ -275,6 +275,8 @@ int conf_load(const char *path, struct conf *ret, struct failure *failure)
 	if (!buffer)
 		return fail(failure, -ENOMEM, "out of memory");
 	r = read_file(path, buffer, &size);
+	if (!strcmp(path, "-"))
+		path = "configuration";
 	if (r < 0) {
 		fail(failure, r, "%s: %s", path, strerror(-r));
 	} else {

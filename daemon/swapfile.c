@@ -73,7 +73,7 @@ static int check_missing(unsigned i, const struct pager_swap *swap, struct failu
 		return r;
 	snprintf(copy, sizeof(copy), "%s", swap->path);
 	parent = dirname(copy);
-	if (access(parent, W_OK | X_OK) < 0)
+	if (faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) < 0)
 		return fail(failure, -errno, "swap[%u].path: %s: can't make it: %s: %s", i,
 			    swap->path, parent, strerror(errno));
 	if (swap->direct && !swapfile_direct_works(parent))
