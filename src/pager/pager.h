@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "mm/counters.h"
+#include "mm/stat.h"
 
 struct pager;
 struct pager_group;
@@ -76,17 +76,6 @@ void pager_group_free(struct pager_group *group);
 /* Takes effect at once, up or down; -ERANGE below the minimum. */
 int pager_group_set_limit(struct pager_group *group, uint64_t limit);
 
-struct pager_group_stat {
-	uint64_t limit;    /* bytes */
-	uint64_t resident; /* bytes; what the limit holds: Pss_Anon + frames + staging */
-	uint64_t peak;     /* bytes; highest resident seen */
-	uint64_t evicted;  /* bytes resting in tiers (words SWAP and STANDBY) */
-	uint64_t overhead; /* bytes of frames and staging, part of resident */
-	uint64_t metadata; /* bytes of page words and tables in the daemon */
-	unsigned tasks;
-	bool armed;        /* the limit was neared once: memory is registered */
-	struct counters counters;
-};
 void pager_group_stat(const struct pager_group *group, struct pager_group_stat *ret);
 
 /* What a client hands over in its hello. The pager takes ownership of every descriptor, also on
@@ -103,10 +92,9 @@ struct pager_attach {
 struct pager_welcome {
 	int exchange; /* memfd for the client, stays the pager's: dup or send it, don't close it */
 	int doorbell; /* eventfd the agent writes; stays the pager's */
+	int uffd;     /* of a forked child, which has none: send it too; stays the pager's; else -1 */
 	uint64_t exchange_size; /* bytes */
 };
-
-typedef uint64_t pager_task_id; /* never 0, never reused */
 
 /* Makes a task (or, with a token, finds the forked child that the pager already serves and puts
  * it in *ret_id; its group is the parent's and `group` is ignored). Waits for the worker.
@@ -130,17 +118,6 @@ int pager_agent_ready(struct pager *pager, pager_task_id id, const struct pager_
  * are killed. A PAGER_NOTICE_TASK_GONE follows when the worker has let go. */
 void pager_detach(struct pager *pager, pager_task_id id);
 
-struct pager_task_stat {
-	pager_task_id id;
-	pid_t pid;          /* 0 = a forked child that has not said hello */
-	pager_task_id parent;
-	uint64_t resident;  /* bytes of private anonymous memory */
-	uint64_t evicted, overhead, metadata; /* bytes, as for the group */
-	uint64_t registered; /* bytes of registered regions */
-	unsigned regions;
-	bool evictable;      /* an agent serves it */
-	struct counters counters;
-};
 /* Copies at most `max` tasks of the group; returns how many there are. */
 size_t pager_group_tasks(const struct pager_group *group, struct pager_task_stat *ret, size_t max);
 

@@ -1,0 +1,84 @@
+#include "mm/task.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/util.h"
+
+struct task *task_new(void)
+{
+	struct task *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->uffd = t->maps = t->pagemap = t->statm = t->smaps_rollup = t->mem = t->pidfd = -1;
+	t->agent_pidfd[0] = t->agent_pidfd[1] = t->exchange_fd = t->doorbell = -1;
+	t->buffer_index = -1;
+	TAILQ_INIT(&t->retries);
+	return t;
+}
+
+void task_free(struct task *t)
+{
+	int *const fds[] = {&t->uffd,   &t->maps, &t->pagemap,     &t->statm,
+			    &t->smaps_rollup, &t->mem,  &t->pidfd,       &t->agent_pidfd[0],
+			    &t->agent_pidfd[1], &t->exchange_fd, &t->doorbell};
+	struct waiter *w;
+
+	if (!t)
+		return;
+	while ((w = TAILQ_FIRST(&t->retries))) {
+		TAILQ_REMOVE(&t->retries, w, link);
+		free(w);
+	}
+	if (t->exchange)
+		munmap(t->exchange, t->exchange_size);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		fd_close(fds[i]);
+	table_done(&t->table);
+	regions_done(&t->regions);
+	free(t->limbo);
+	free(t->doubts);
+	free(t->streams);
+	free(t->touches);
+	free(t);
+}
+
+int limbo_add(struct task *t, uint64_t address, word_t word)
+{
+	if (t->n_limbo == t->limbo_capacity) {
+		size_t capacity = t->limbo_capacity ? t->limbo_capacity * 2 : 64;
+		struct limbo_entry *limbo = reallocarray(t->limbo, capacity, sizeof(*limbo));
+
+		if (!limbo)
+			return -ENOMEM;
+		t->limbo = limbo;
+		t->limbo_capacity = capacity;
+	}
+	t->limbo[t->n_limbo++] = (struct limbo_entry){address, word};
+	return 0;
+}
+
+int doubt_add(struct task *t, uint64_t start, uint64_t end)
+{
+	if (t->n_doubts == t->doubts_capacity) {
+		size_t capacity = t->doubts_capacity ? t->doubts_capacity * 2 : 16;
+		struct doubt *doubts = reallocarray(t->doubts, capacity, sizeof(*doubts));
+
+		if (!doubts)
+			return -ENOMEM;
+		t->doubts = doubts;
+		t->doubts_capacity = capacity;
+	}
+	t->doubts[t->n_doubts++] = (struct doubt){start, end};
+	return 0;
+}
+
+void group_charge(struct group *group, int64_t pages)
+{
+	if (pages < 0 && group->resident < (uint64_t)-pages)
+		group->resident = 0;
+	else
+		group->resident += (uint64_t)pages;
+}

@@ -1,0 +1,353 @@
+/*
+ * The messages of one task: read under the gate into the journal, events before faults.
+ *
+ * Events do not come in the order in which the address space changed, so they are hints that stop
+ * what is in flight; whether a word is content is decided by its marker. What loses its range
+ * goes to limbo, whence an event that was read too late takes it.
+ *
+ * REMOVE comes before the pages are zapped: it kills the words of its range at once, and only
+ * zeros are installed there from then on. UNMAP and REMAP come after the change.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/util.h"
+#include "pager/worker.h"
+#include "sys/kernel.h"
+#include "sys/pagemap.h"
+
+/* ---- limbo ---- */
+
+static void to_limbo(struct task *t, uint64_t address, word_t word)
+{
+	if (limbo_add(t, address, word) < 0)
+		pager_slot_put(t->worker, word);
+}
+
+void limbo_clear(struct task *t)
+{
+	for (size_t i = 0; i < t->n_limbo; i++)
+		pager_slot_put(t->worker, t->limbo[i].word);
+	t->n_limbo = 0;
+}
+
+/* mmap_changing is zero: every event that happened has been read. */
+void limbo_purge(struct task *t)
+{
+	if (!t->n_limbo && !t->n_doubts && !(t->unmarked && t->features.wp_unpopulated))
+		return;
+	if (!t->sentinel || uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false) < 0)
+		return;
+	event_settle_doubts(t);
+	limbo_clear(t);
+	if (t->unmarked)
+		t->unmarked = !evict_retry_marks(t);
+}
+
+/* What a word's content can be named by when the word itself goes: its slot, counted, as SWAP.
+ * NONE: there is nothing. The word at `leaf` is left as it is; its frame is let go. */
+static word_t content_of(struct task *t, word_t word)
+{
+	uint32_t frame;
+	struct frame *record;
+	word_t content = WORD_NONE;
+
+	switch (word_tag(word)) {
+	case WORD_EVICTING:
+	case WORD_STANDBY:
+		frame = word_frame(word);
+		record = &t->frames.records[frame];
+		if (word_tag(word) == WORD_STANDBY || record->moved)
+			content = word_of_slot(WORD_SWAP, 0, record->slot);
+		/* A frame under way keeps its own count of the slot; on standby the word had it. */
+		if (content && record->state == FRAME_OUT)
+			pager_slot_get(t->worker, content);
+		evict_frame_drop(t, frame);
+		return content;
+	case WORD_SWAP:
+	case WORD_FILLING:
+		return (word & ~(word_t)(WORD_FLAGS | 0xf)) | WORD_SWAP;
+	case WORD_POISON:
+		return WORD_POISON;
+	case WORD_PRESENT:
+		if (word & WORD_SLOT)
+			pager_slot_put(t->worker, word);
+		return WORD_NONE;
+	default:
+		return WORD_NONE;
+	}
+}
+
+void event_drop_word(struct task *t, struct leaf *leaf, unsigned index)
+{
+	word_t unmarked = leaf->words[index] & WORD_UNMARKED;
+	word_t content = content_of(t, leaf->words[index]);
+
+	if (content)
+		to_limbo(t, leaf->base + index * (uint64_t)PAGE_SIZE, content | unmarked);
+	word_set(&t->table, leaf, index, WORD_NONE);
+}
+
+/* ---- ranges ---- */
+
+/* Calls back for every used word in [start, end); leaves that end up empty are given back. */
+static void each_word(struct task *t, uint64_t start, uint64_t end,
+		      void (*each)(struct task *t, struct leaf *leaf, unsigned index, void *context),
+		      void *context)
+{
+	struct leaf *leaf = table_next(&t->table, start, end), *next;
+
+	for (; leaf; leaf = next) {
+		unsigned from = start > leaf->base ? leaf_index(start) : 0;
+		unsigned to = end - leaf->base < LEAF_SIZE ? leaf_index(end) : LEAF_WORDS;
+
+		for (unsigned i = from; i < to && leaf->used; i++)
+			if (word_tag(leaf->words[i]) != WORD_NONE)
+				each(t, leaf, i, context);
+		next = table_next(&t->table, leaf->base + LEAF_SIZE, end);
+		table_trim(&t->table, leaf);
+	}
+}
+
+static void kill_word(struct task *t, struct leaf *leaf, unsigned index, void *context)
+{
+	(void)context;
+	event_drop_word(t, leaf, index);
+}
+
+/* Discarded. Without a marker nothing could tell a late REMAP that it has lost its claim. */
+static void discard_word(struct task *t, struct leaf *leaf, unsigned index, void *context)
+{
+	word_t content;
+
+	if (!(leaf->words[index] & WORD_UNMARKED)) {
+		kill_word(t, leaf, index, context);
+		return;
+	}
+	content = content_of(t, leaf->words[index]);
+	if (content)
+		pager_slot_put(t->worker, content);
+	word_set(&t->table, leaf, index, WORD_NONE);
+}
+
+/* After an UNMAP: is the word's content still mapped, because the event is older than what has
+ * come there since? The marker tells. Without one, whether the page is registered does; but that
+ * can be asked only when no event is pending: until then the range is in doubt. */
+static void check_word(struct task *t, struct leaf *leaf, unsigned index, void *context)
+{
+	uint64_t address = leaf->base + index * (uint64_t)PAGE_SIZE;
+	word_t word = leaf->words[index];
+	bool *doubt = context;
+
+	if (word_is_evicted(word) && word & WORD_UNMARKED) {
+		*doubt = true;
+		return;
+	}
+	/* A child without hello has no pagemap; there the fill itself finds out. */
+	if (word_is_evicted(word) &&
+	    (t->pagemap < 0 || pagemap_is(t->pagemap, address, PAGEMAP_MARKER) == 1))
+		return;
+	event_drop_word(t, leaf, index);
+}
+
+static void settle_word(struct task *t, struct leaf *leaf, unsigned index, void *context)
+{
+	uint64_t address = leaf->base + index * (uint64_t)PAGE_SIZE;
+	word_t word = leaf->words[index];
+	bool *pending = context;
+	int r;
+
+	if (!word_is_evicted(word) || !(word & WORD_UNMARKED))
+		return;
+	r = uffd_protect(t->uffd, address, PAGE_SIZE, t->features.wp_unpopulated);
+	if (uffd_classify(r) == UFFD_RETRY)
+		*pending = true;
+	else if (r < 0)
+		event_drop_word(t, leaf, index);
+}
+
+bool event_settle_doubts(struct task *t)
+{
+	bool pending = false;
+
+	for (size_t i = t->n_doubts; i-- > 0;) {
+		bool here = false;
+
+		each_word(t, t->doubts[i].start, t->doubts[i].end, settle_word, &here);
+		if (here)
+			pending = true;
+		else
+			t->doubts[i] = t->doubts[--t->n_doubts];
+	}
+	return !pending;
+}
+
+/* ---- events ---- */
+
+/* Without MOVE the agent discards in the client's own range: its REMOVE is no discard. */
+static bool is_own_zap(struct task *t, uint64_t start, uint64_t end)
+{
+	for (uint32_t n = t->reaped; n != t->posted; n++) {
+		struct command *c = &t->commands[n % EXCHANGE_COMMANDS];
+
+		if (!(c->flags & EXCHANGE_NO_MOVE) || c->harvested ||
+		    atomic_load(&t->exchange->commands[n % EXCHANGE_COMMANDS].state) < EXCHANGE_ZAPPING)
+			continue;
+		for (uint32_t r = 0; r < c->n_runs; r++)
+			if (c->runs[r].address == start && !c->zap_seen[r] &&
+			    end - start == pages_to_bytes(c->runs[r].pages))
+				return c->zap_seen[r] = true;
+	}
+	return false;
+}
+
+static void event_remove(struct task *t, uint64_t start, uint64_t end)
+{
+	count(&t->counters, remove);
+	if (start >= t->exclude[0][0] && end <= t->exclude[0][1] && t->exclude[0][1])
+		return; /* staging */
+	if (is_own_zap(t, start, end))
+		return;
+	each_word(t, start, end, discard_word, NULL);
+}
+
+static void event_unmap(struct task *t, uint64_t start, uint64_t end)
+{
+	bool doubt = false;
+
+	count(&t->counters, unmap);
+	each_word(t, start, end, check_word, &doubt);
+	if (doubt && doubt_add(t, start, end) < 0)
+		task_broken(t, ENOMEM);
+	regions_remove(&t->regions, start, end);
+	/* A hole in registered memory: what is mapped there next must merge again soon. */
+	t->adopt.wanted = true;
+}
+
+struct remap {
+	uint64_t from, to;
+};
+
+/* Puts evicted content at an address; what was there goes to limbo. */
+static void place(struct task *t, uint64_t address, word_t content)
+{
+	struct leaf *leaf = table_leaf(&t->table, address, true);
+
+	if (!leaf) {
+		pager_slot_put(t->worker, content);
+		task_broken(t, ENOMEM);
+		return;
+	}
+	if (leaf->words[leaf_index(address)] != WORD_NONE)
+		event_drop_word(t, leaf, leaf_index(address));
+	word_set(&t->table, leaf, leaf_index(address), content);
+}
+
+static void move_word(struct task *t, struct leaf *leaf, unsigned index, void *context)
+{
+	const struct remap *remap = context;
+	uint64_t address = leaf->base + index * (uint64_t)PAGE_SIZE;
+	word_t old = leaf->words[index];
+	word_t content = content_of(t, old);
+
+	word_set(&t->table, leaf, index, WORD_NONE);
+	if (content)
+		place(t, remap->to + (address - remap->from), content | (old & WORD_UNMARKED));
+}
+
+static void event_remap(struct task *t, uint64_t from, uint64_t to, uint64_t length)
+{
+	struct remap remap = {from, to};
+
+	count(&t->counters, remap);
+	/* Words that a later UNMAP, read earlier, has taken from the range. */
+	for (size_t i = t->n_limbo; i-- > 0;) {
+		struct limbo_entry entry = t->limbo[i];
+
+		if (entry.address < from || entry.address >= from + length ||
+		    word_is_evicted(table_get(&t->table, entry.address)))
+			continue;
+		t->limbo[i] = t->limbo[--t->n_limbo];
+		place(t, entry.address, entry.word);
+		i = MIN(i, t->n_limbo);
+	}
+	/* What was at the new place has been unmapped by the same call, or is gone otherwise. */
+	each_word(t, to, to + length, kill_word, NULL);
+	each_word(t, from, from + length, move_word, &remap);
+	regions_remove(&t->regions, from, from + length);
+	t->adopt.wanted = true;
+}
+
+/* ---- messages ---- */
+
+static void apply_event(struct task *t, const struct uffd_msg *m)
+{
+	switch (m->event) {
+	case UFFD_EVENT_FORK:
+		count(&t->counters, fork);
+		fork_task(t, (int)m->arg.fork.ufd);
+		break;
+	case UFFD_EVENT_REMAP:
+		event_remap(t, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
+		break;
+	case UFFD_EVENT_REMOVE:
+		event_remove(t, m->arg.remove.start, m->arg.remove.end);
+		break;
+	case UFFD_EVENT_UNMAP:
+		event_unmap(t, m->arg.remove.start, m->arg.remove.end);
+		break;
+	default:
+		count(&t->counters, spurious);
+		break;
+	}
+}
+
+static void apply_fault(struct task *t, const struct uffd_msg *m)
+{
+	uint64_t flags = m->arg.pagefault.flags;
+
+	task_fault(t, m->arg.pagefault.address, flags & UFFD_PAGEFAULT_FLAG_WRITE,
+		   flags & UFFD_PAGEFAULT_FLAG_WP, m->arg.pagefault.feat.ptid, 0, false);
+}
+
+/* Events that change what a command meant. Our own discards do not: raising the epoch for them
+ * would make every command stale. */
+static bool changes(const struct uffd_msg *m)
+{
+	return m->event != UFFD_EVENT_PAGEFAULT;
+}
+
+void task_messages(struct task *t)
+{
+	struct state_journal *journal = &t->state->journal;
+	bool changed = false;
+	ssize_t n;
+
+	if (!gate_take(t))
+		return; /* the doorbell brings us back */
+	evict_harvest(t);
+	journal->n = journal->done = 0;
+	while (journal->n < STATE_MESSAGES) {
+		n = uffd_read(t->uffd, journal->messages + journal->n, STATE_MESSAGES - journal->n);
+		if (n <= 0)
+			break;
+		journal->n += (uint32_t)n;
+	}
+	t->messages = journal->n == STATE_MESSAGES;
+	count_add(&t->counters, messages, journal->n);
+	for (uint32_t i = 0; i < journal->n; i++) {
+		if (!changes(&journal->messages[i]) || t->ended)
+			continue;
+		changed = true;
+		apply_event(t, &journal->messages[i]);
+	}
+	gate_release(t, changed);
+	for (uint32_t i = 0; i < journal->n; i++)
+		if (journal->messages[i].event == UFFD_EVENT_PAGEFAULT && !t->ended)
+			apply_fault(t, &journal->messages[i]);
+	journal->done = journal->n;
+	if (journal->n)
+		t->group->active_at = t->worker->now;
+	limbo_purge(t);
+}

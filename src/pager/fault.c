@@ -1,0 +1,242 @@
+/*
+ * The fault tree. Names and order are those of Linux's mm/memory.c.
+ *
+ *   handle_mm_fault
+ *     the sentinel ............................ do_sentinel        a forked child's handshake
+ *     handle_pte_fault
+ *       write to a protected page ............. do_wp_page
+ *       the word is
+ *         NONE, PRESENT ....................... do_anonymous_page  zeros
+ *         EVICTING, FILLING ................... do_busy_page       joins what is under way
+ *         STANDBY ............................. do_standby_page    back from its frame, no I/O
+ *         SWAP ................................ do_swap_page       same-filled, or read
+ *         POISON .............................. do_poisoned_page   SIGBUS
+ *
+ * No I/O, ioctl or logging here: only in what is called (fill.c). A fault that meets a changed word
+ * is decided anew; one that meets a pending event, or the limit, waits (task_fault).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "pager/worker.h"
+#include "proto/session.h"
+#include "sys/pagemap.h"
+
+static enum fault_result do_sentinel(struct fault *f)
+{
+	struct task *t = f->task;
+	struct session_sentinel *page = (void *)t->worker->scratch;
+	ssize_t r;
+
+	memset(t->worker->scratch, 0, PAGE_SIZE);
+	*page = (struct session_sentinel){
+		.magic = SESSION_SENTINEL_MAGIC,
+		.token = t->token,
+		.silent = t->silent,
+	};
+	r = uffd_copy(t->uffd, t->sentinel, page, PAGE_SIZE, false);
+	if (uffd_classify(r) == UFFD_RETRY)
+		return FAULT_RETRY;
+	if (r < 0)
+		uffd_wake(t->uffd, t->sentinel, PAGE_SIZE);
+	count(&t->counters, handshake);
+	return FAULT_DONE;
+}
+
+/* Nothing of ours is known there: a first touch, or what the client has discarded. */
+static enum fault_result do_anonymous_page(struct fault *f)
+{
+	return fill_zero(f);
+}
+
+/* A command or a read will settle it, and wake whoever waits for the page. */
+static enum fault_result do_busy_page(struct fault *f)
+{
+	struct task *t = f->task;
+
+	if (word_tag(f->word) == WORD_EVICTING)
+		t->frames.records[word_frame(f->word)].wanted = true;
+	count(&t->counters, parked);
+	return FAULT_DONE;
+}
+
+/* What rests with us is only given back if the client has not discarded it meanwhile. */
+static enum fault_result do_evicted_page(struct fault *f,
+					 enum fault_result (*fill)(struct fault *fault))
+{
+	struct task *t = f->task;
+	int ours = fill_is_ours(t, f->address, f->word);
+
+	if (ours < 0)
+		return FAULT_RETRY;
+	if (!word_same(f->word, table_get(&t->table, f->address)))
+		return FAULT_RESTART;
+	if (ours)
+		return fill(f);
+	event_drop_word(t, table_leaf(&t->table, f->address, false), leaf_index(f->address));
+	return FAULT_RESTART;
+}
+
+static enum fault_result do_standby_page(struct fault *f)
+{
+	return do_evicted_page(f, fill_standby);
+}
+
+static enum fault_result do_swap_page(struct fault *f)
+{
+	return do_evicted_page(f, word_tier(f->word) == TIER_SAME ? fill_same : fill_read);
+}
+
+static enum fault_result do_poisoned_page(struct fault *f)
+{
+	return do_evicted_page(f, fill_poison);
+}
+
+/* A write to a protected page. WP(0) erases markers, so it is used only where the page is present;
+ * a writer to a page that has left is woken and comes back as a missing fault. */
+static enum fault_result do_wp_page(struct fault *f)
+{
+	struct task *t = f->task;
+	int r;
+
+	if (word_tag(f->word) == WORD_EVICTING)
+		return do_busy_page(f);
+	if (word_is_evicted(f->word)) {
+		if (t->pagemap < 0 || pagemap_is(t->pagemap, f->address, PAGEMAP_PRESENT) <= 0) {
+			uffd_wake(t->uffd, f->address, PAGE_SIZE);
+			count(&t->counters, spurious);
+			return FAULT_DONE;
+		}
+		event_drop_word(t, table_leaf(&t->table, f->address, false),
+				leaf_index(f->address));
+	} else if (f->word & WORD_SLOT && f->word & WORD_WP) {
+		/* The slot's bytes go stale with this write: the word first, then the page. */
+		pager_slot_put(t->worker, f->word);
+		table_set(&t->table, f->address, word_make(WORD_PRESENT, WORD_YOUNG, 0, 0));
+	} else if (word_tag(f->word) == WORD_NONE && !f->by_agent && !f->overrun &&
+		   group_room(t->group) < 1) {
+		return FAULT_NO_ROOM; /* a zero page that becomes memory */
+	}
+	r = uffd_protect(t->uffd, f->address, PAGE_SIZE, false);
+	switch (uffd_classify(r)) {
+	case UFFD_RETRY:
+		return FAULT_RETRY;
+	case UFFD_DONE:
+		group_charge(t->group, word_tag(f->word) == WORD_NONE);
+		count(&t->counters, wp_reuse);
+		return FAULT_DONE;
+	default:
+		uffd_wake(t->uffd, f->address, PAGE_SIZE);
+		count(&t->counters, spurious);
+		return FAULT_DONE;
+	}
+}
+
+static enum fault_result handle_pte_fault(struct fault *f)
+{
+	if (f->protect)
+		return do_wp_page(f);
+	switch (word_tag(f->word)) {
+	case WORD_NONE:
+	case WORD_PRESENT:
+		return do_anonymous_page(f);
+	case WORD_EVICTING:
+	case WORD_FILLING:
+		return do_busy_page(f);
+	case WORD_STANDBY:
+		return do_standby_page(f);
+	case WORD_SWAP:
+		return do_swap_page(f);
+	case WORD_POISON:
+		return do_poisoned_page(f);
+	default:
+		abort(); /* the setter knows no other tag */
+	}
+}
+
+enum fault_result handle_mm_fault(struct fault *f)
+{
+	enum fault_result result;
+
+	do {
+		f->word = table_get(&f->task->table, f->address);
+		result = f->address == f->task->sentinel && !f->protect ? do_sentinel(f)
+									  : handle_pte_fault(f);
+	} while (result == FAULT_RESTART);
+	return result;
+}
+
+/* ---- waiting ---- */
+
+#define WAIT_MAX (1000 * MS) /* for room, before the limit is overrun */
+
+static void wait_in(struct waiters *list, const struct fault *f, uint32_t ptid, uint64_t since)
+{
+	struct waiter *w = malloc(sizeof(*w));
+
+	if (!w) {
+		/* Not remembered: the thread is woken, faults again and finds us richer. */
+		uffd_wake(f->task->uffd, f->address, PAGE_SIZE);
+		return;
+	}
+	*w = (struct waiter){
+		.task = f->task,
+		.address = f->address,
+		.since = since,
+		.ptid = ptid,
+		.write = f->write,
+		.protect = f->protect,
+	};
+	TAILQ_INSERT_TAIL(list, w, link);
+}
+
+void task_fault(struct task *t, uint64_t address, bool write, bool protect, uint32_t ptid,
+		uint64_t since, bool overrun)
+{
+	struct worker *w = t->worker;
+	struct fault f = {
+		.task = t,
+		.address = page_down(address),
+		.write = write,
+		.protect = protect,
+		.by_agent = ptid && ptid == (uint32_t)t->agent_ns_pid[t->agent],
+		.overrun = overrun || (since && w->now - since > WAIT_MAX),
+	};
+
+	if (!since)
+		since = w->now;
+	switch (handle_mm_fault(&f)) {
+	case FAULT_RETRY:
+		count(&t->counters, retries);
+		wait_in(&t->retries, &f, ptid, since);
+		w->n_retries++;
+		break;
+	case FAULT_NO_ROOM:
+		if (since == w->now)
+			count(&t->counters, waited);
+		wait_in(&t->group->waiters, &f, ptid, since);
+		break;
+	default:
+		if (f.overrun)
+			count(&t->counters, overruns);
+		break;
+	}
+}
+
+void task_retry(struct task *t)
+{
+	struct waiters again = TAILQ_HEAD_INITIALIZER(again);
+	struct waiter *w;
+
+	TAILQ_CONCAT(&again, &t->retries, link);
+	while ((w = TAILQ_FIRST(&again))) {
+		TAILQ_REMOVE(&again, w, link);
+		t->worker->n_retries--;
+		if (t->ended)
+			count(&t->counters, gone);
+		else
+			task_fault(t, w->address, w->write, w->protect, w->ptid, w->since, false);
+		free(w);
+	}
+}

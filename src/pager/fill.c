@@ -1,0 +1,490 @@
+/* Pages in: what the tree has decided is installed here, with uffd ioctls and tier reads. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "pager/worker.h"
+#include "sys/pagemap.h"
+
+#define CLUSTER_MAX 512u /* pages of one read */
+
+/* What a call on one page has come to, where it is not done. */
+static enum fault_result refused(struct task *t, uint64_t address, ssize_t r)
+{
+	switch (uffd_classify(r)) {
+	case UFFD_RETRY:
+		return FAULT_RETRY;
+	case UFFD_EXISTS:
+		uffd_wake(t->uffd, address, PAGE_SIZE);
+		count(&t->counters, race);
+		return FAULT_DONE;
+	case UFFD_ENDED:
+		count(&t->counters, gone);
+		return FAULT_DONE;
+	default: /* the range has changed: whoever waits looks again */
+		uffd_wake(t->uffd, address, PAGE_SIZE);
+		count(&t->counters, spurious);
+		return FAULT_DONE;
+	}
+}
+
+/* How many pages may come in at `address` of the `window` that a stream asks for. */
+static uint32_t clip(const struct fault *f, uint32_t window)
+{
+	const struct region *region = regions_find(&f->task->regions, f->address);
+	uint64_t room = group_room(f->task->group) / 4;
+
+	if (!region || region->start > f->address)
+		return 1;
+	window = (uint32_t)MIN((uint64_t)window, bytes_to_pages(region->end - f->address));
+	return (uint32_t)MAX(MIN((uint64_t)window, room), 1ull);
+}
+
+/* ---- zeros ---- */
+
+/* Neighbours of a stream of first touches that have no word: they get zeros with it. */
+static uint32_t untouched(struct task *t, uint64_t address, uint32_t n)
+{
+	uint32_t i = 1;
+
+	while (i < n && !word_is_evicted(table_get(&t->table, address + i * PAGE_SIZE)))
+		i++;
+	return i;
+}
+
+/* A marker without a word (the content was discarded, the marker not yet): ZEROPAGE refuses it, as
+ * it refuses a guard page; only COPY replaces it, and would destroy a guard. */
+static enum fault_result zero_over_marker(struct fault *f)
+{
+	struct task *t = f->task;
+	ssize_t r;
+
+	if (t->pagemap < 0 || pagemap_is(t->pagemap, f->address, PAGEMAP_MARKER) == 1) {
+		r = uffd_copy(t->uffd, f->address, t->worker->pager->zero_page, PAGE_SIZE, false);
+		if (r > 0) {
+			group_charge(t->group, 1);
+			count(&t->counters, zero);
+			return FAULT_DONE;
+		}
+		return refused(t, f->address, r);
+	}
+	uffd_wake(t->uffd, f->address, PAGE_SIZE);
+	count(&t->counters, race);
+	return FAULT_DONE;
+}
+
+enum fault_result fill_zero(struct fault *f)
+{
+	struct task *t = f->task;
+	struct stream *stream;
+	uint32_t n;
+	ssize_t r;
+
+	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
+		return FAULT_NO_ROOM;
+	n = clip(f, stream_window(t->touches, f->address, 64, &stream));
+	n = untouched(t, f->address, n);
+	/* ZEROPAGE also for writes: it refuses guards and markers, where COPY would destroy them. */
+	r = uffd_zeropage(t->uffd, f->address, pages_to_bytes(n));
+	if (uffd_classify(r) == UFFD_EXISTS)
+		return zero_over_marker(f);
+	if (r < 0)
+		return refused(t, f->address, r);
+	n = (uint32_t)bytes_to_pages((uint64_t)r);
+	stream_advance(stream, f->address + (uint64_t)r);
+	/* A zero page is no memory until it is written, which nobody would tell us: so it is
+	 * protected, unless it is about to be written anyway. */
+	if (f->write)
+		group_charge(t->group, n);
+	else
+		uffd_protect(t->uffd, f->address, pages_to_bytes(n), true);
+	count(&t->counters, zero);
+	count_add(&t->counters, readahead, n - 1);
+	return FAULT_DONE;
+}
+
+/* ---- content ---- */
+
+int fill_is_ours(struct task *t, uint64_t address, word_t word)
+{
+	ssize_t r;
+
+	if (word & WORD_UNMARKED)
+		return t->n_doubts && !event_settle_doubts(t) ? -EAGAIN : 1;
+	if (t->pagemap >= 0)
+		return pagemap_is(t->pagemap, address, PAGEMAP_MARKER);
+	/* A child that has not said hello: ZEROPAGE is refused by a marker, and by nothing else.
+	 * Where it succeeds, the page was discarded, and now has what it should. */
+	r = uffd_zeropage(t->uffd, address, PAGE_SIZE);
+	switch (uffd_classify(r)) {
+	case UFFD_EXISTS:
+		return 1;
+	case UFFD_RETRY:
+		return -EAGAIN;
+	default:
+		return 0;
+	}
+}
+
+/* Should a page that comes in keep its slot? Not when the tier fills up (vm_swap_full). */
+static bool keeps_slot(const struct task *t, struct slot slot)
+{
+	const struct slots *slots = &tier_of(t->worker, slot.tier)->slots;
+
+	return slots->records[slot.index].count == 1 && slots->used < slots->n / 2;
+}
+
+/* The word of a page that has come in from a slot, whose count it keeps or lets go. */
+static void commit(struct task *t, uint64_t address, struct slot slot, bool protect)
+{
+	word_t word = word_make(WORD_PRESENT, WORD_YOUNG, 0, 0);
+
+	if (keeps_slot(t, slot))
+		word = word_of_slot(WORD_PRESENT,
+				    WORD_YOUNG | WORD_SLOT | (protect ? WORD_WP : 0), slot);
+	else
+		pager_slot_put(t->worker, word_of_slot(WORD_SWAP, 0, slot));
+	table_set(&t->table, address, word);
+}
+
+/* clean = wp: a page that is read keeps its slot until the first write, which tells. */
+static bool protects(const struct fault *f)
+{
+	return f->task->worker->pager->config.clean == PAGER_CLEAN_WP && !f->write;
+}
+
+static bool put_frame(struct task *t, uint32_t frame, bool protect, ssize_t *ret)
+{
+	struct frame *record = &t->frames.records[frame];
+	uint64_t address = record->address;
+	struct slot slot = record->slot;
+
+	*ret = uffd_copy(t->uffd, address, t->frame_memory + pages_to_bytes(frame), PAGE_SIZE,
+			 protect);
+	if (*ret <= 0)
+		return false;
+	commit(t, address, slot, protect && keeps_slot(t, slot));
+	evict_frame_drop(t, frame);
+	group_charge(t->group, 1);
+	return true;
+}
+
+bool fill_put_back(struct task *t, uint32_t frame)
+{
+	ssize_t r;
+
+	return put_frame(t, frame, false, &r);
+}
+
+enum fault_result fill_standby(struct fault *f)
+{
+	struct task *t = f->task;
+	uint32_t frame = word_frame(f->word);
+	struct stream *stream;
+	uint32_t n;
+	ssize_t r;
+
+	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
+		return FAULT_NO_ROOM;
+	n = clip(f, stream_window(t->streams, f->address,
+				  t->worker->pager->config.readahead_pages, &stream));
+	if (!put_frame(t, frame, protects(f), &r))
+		return refused(t, f->address, r);
+	count(&t->counters, minor);
+	count(&t->counters, standby_hits);
+	/* Neighbours left together, and come back together while a stream lasts. */
+	stream_advance(stream, f->address + PAGE_SIZE);
+	for (uint32_t i = 1; i < n; i++) {
+		uint64_t address = f->address + pages_to_bytes(i);
+		word_t word = table_get(&t->table, address);
+
+		if (word_tag(word) != WORD_STANDBY || fill_is_ours(t, address, word) != 1 ||
+		    !put_frame(t, word_frame(word), protects(f), &r))
+			break;
+		stream_advance(stream, address + PAGE_SIZE);
+		count(&t->counters, readahead);
+	}
+	return FAULT_DONE;
+}
+
+enum fault_result fill_same(struct fault *f)
+{
+	struct task *t = f->task;
+	ssize_t r;
+
+	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
+		return FAULT_NO_ROOM;
+	tier_same_fill(t->worker->scratch, (uint32_t)word_payload(f->word));
+	r = uffd_copy(t->uffd, f->address, t->worker->scratch, PAGE_SIZE, false);
+	if (r <= 0)
+		return refused(t, f->address, r);
+	table_set(&t->table, f->address, word_make(WORD_PRESENT, WORD_YOUNG, 0, 0));
+	group_charge(t->group, 1);
+	count(&t->counters, minor);
+	return FAULT_DONE;
+}
+
+enum fault_result fill_poison(struct fault *f)
+{
+	struct task *t = f->task;
+	ssize_t r;
+
+	if (!t->features.poison) {
+		/* No way to raise SIGBUS for the page alone. */
+		pager_notify(t, PAGER_NOTICE_POISONED, f->address, 0);
+		task_broken(t, EIO);
+		count(&t->counters, poisoned);
+		return FAULT_DONE;
+	}
+	r = uffd_poison(t->uffd, f->address, PAGE_SIZE);
+	/* POISON refuses what is not empty, and our marker is not. Between the two calls the page is
+	 * missing, but only this thread could answer a fault there. */
+	if (uffd_classify(r) == UFFD_EXISTS) {
+		if (uffd_protect(t->uffd, f->address, PAGE_SIZE, false) == 0)
+			r = uffd_poison(t->uffd, f->address, PAGE_SIZE);
+	}
+	if (r <= 0)
+		return refused(t, f->address, r);
+	pager_notify(t, PAGER_NOTICE_POISONED, f->address, 0);
+	count(&t->counters, poisoned);
+	return FAULT_DONE;
+}
+
+/* ---- from a tier ---- */
+
+struct fill {
+	struct tier_io io;
+	struct task *task;
+	uint64_t address;
+	uint32_t n, attempts;
+	bool protect;
+	word_t words[]; /* as they were when the read began: FILLING */
+};
+
+static void fill_free(struct fill *fill)
+{
+	struct task *t = fill->task;
+
+	bounce_give(t->worker, fill->io.buffer, fill->n);
+	t->under_way--;
+	free(fill);
+	worker_queue(t); /* others may have waited for bounce memory */
+}
+
+/* The read was in vain for this page: it rests where it was, and whoever waits looks again. */
+static void unfill(struct fill *fill, uint32_t i)
+{
+	struct task *t = fill->task;
+	uint64_t address = fill->address + pages_to_bytes(i);
+	word_t word = table_get(&t->table, address);
+
+	group_charge(t->group, -1);
+	if (word_same(word, fill->words[i])) {
+		table_set(&t->table, address,
+			  word_of_slot(WORD_SWAP, fill->words[i] & WORD_UNMARKED,
+				       word_slot(fill->words[i])));
+	}
+	uffd_wake(t->uffd, address, PAGE_SIZE);
+}
+
+/* Which pages of the fill still want what was read? Sets take[i]. */
+static void select_pages(const struct fill *fill, bool *take)
+{
+	struct task *t = fill->task;
+	uint64_t end = fill->address + pages_to_bytes(fill->n), at = fill->address;
+
+	for (uint32_t i = 0; i < fill->n; i++)
+		take[i] = fill->words[i] & WORD_UNMARKED;
+	if (t->pagemap < 0) {
+		take[0] = take[0] || fill_is_ours(t, fill->address, fill->words[0]) == 1;
+	} else {
+		while (at < end) {
+			struct pagemap_run runs[32];
+			ssize_t n = pagemap_scan(t->pagemap, at, end, PAGEMAP_MARKER, runs,
+						 ARRAY_SIZE(runs), 0, &at);
+
+			if (n < 0)
+				break;
+			for (ssize_t r = 0; r < n; r++)
+				for (uint64_t a = runs[r].start; a < runs[r].end; a += PAGE_SIZE)
+					take[bytes_to_pages(a - fill->address)] = true;
+		}
+	}
+	for (uint32_t i = 0; i < fill->n; i++)
+		take[i] = take[i] && word_same(table_get(&t->table, fill->address +
+								    pages_to_bytes(i)),
+					       fill->words[i]);
+}
+
+static void lose_page(struct fill *fill, uint32_t i)
+{
+	struct task *t = fill->task;
+	uint64_t address = fill->address + pages_to_bytes(i);
+
+	group_charge(t->group, -1);
+	pager_slot_put(t->worker, fill->words[i]);
+	table_set(&t->table, address,
+		  word_make(WORD_POISON, fill->words[i] & WORD_UNMARKED, 0, 0));
+	uffd_wake(t->uffd, address, PAGE_SIZE); /* faults again, and finds POISON */
+}
+
+/* Installs pages [i, i + n) of a fill; returns how many were settled, at least one. */
+static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
+{
+	struct task *t = fill->task;
+	uint64_t address = fill->address + pages_to_bytes(i);
+	ssize_t r = uffd_copy(t->uffd, address, (char *)fill->io.buffer + pages_to_bytes(i),
+			      pages_to_bytes(n), fill->protect);
+
+	if (r <= 0) {
+		unfill(fill, i);
+		if (uffd_classify(r) != UFFD_EXISTS)
+			return 1;
+		/* Something is there already: then ours is history. */
+		count(&t->counters, race);
+		if (t->pagemap >= 0 && pagemap_is(t->pagemap, address, PAGEMAP_PRESENT) == 1)
+			event_drop_word(t, table_leaf(&t->table, address, false),
+					leaf_index(address));
+		return 1;
+	}
+	n = (uint32_t)bytes_to_pages((uint64_t)r);
+	for (uint32_t k = i; k < i + n; k++)
+		commit(t, fill->address + pages_to_bytes(k), word_slot(fill->words[k]),
+		       fill->protect);
+	return n;
+}
+
+static void fill_pages(struct fill *fill)
+{
+	struct task *t = fill->task;
+	const struct slots *slots = &tier_of(t->worker, word_tier(fill->words[0]))->slots;
+	bool take[CLUSTER_MAX] = {false};
+	uint32_t i = 0;
+
+	select_pages(fill, take);
+	while (i < fill->n) {
+		uint32_t n = 0;
+
+		while (i + n < fill->n && take[i + n] &&
+		       slot_sum_equal(slots->records[fill->io.slot + i + n].sum,
+				      slot_sum_of((char *)fill->io.buffer + pages_to_bytes(i + n))))
+			n++;
+		if (n)
+			i += install(fill, i, n);
+		else if (take[i])
+			lose_page(fill, i++);
+		else
+			unfill(fill, i++);
+	}
+}
+
+static void fill_start(struct fill *fill);
+
+static void fill_done(struct tier_io *io, int error)
+{
+	struct fill *fill = container_of(io, struct fill, io);
+	struct task *t = fill->task;
+
+	count_add(&t->counters, pages_in, fill->n);
+	if (t->ended) {
+		for (uint32_t i = 0; i < fill->n; i++)
+			unfill(fill, i);
+	} else if (error && fill->attempts++ < 2) {
+		pager_notify(t, PAGER_NOTICE_IO_ERROR, fill->address, (uint64_t)-error);
+		fill_start(fill);
+		return;
+	} else if (error) {
+		/* One page at a time says which is lost. */
+		pager_notify(t, PAGER_NOTICE_IO_ERROR, fill->address, (uint64_t)-error);
+		for (uint32_t i = 0; i < fill->n; i++) {
+			if (fill->n == 1 && word_same(table_get(&t->table, fill->address),
+						      fill->words[0]))
+				lose_page(fill, i);
+			else
+				unfill(fill, i);
+		}
+		*t->streams = (struct streams){0};
+	} else {
+		fill_pages(fill);
+	}
+	fill_free(fill);
+}
+
+static void fill_start(struct fill *fill)
+{
+	struct slot slot = word_slot(fill->words[0]);
+
+	fill->io.slot = slot.index;
+	fill->io.n = fill->n;
+	fill->io.write = false;
+	fill->io.finished = fill_done;
+	tier_submit(tier_of(fill->task->worker, slot.tier), &fill->io);
+}
+
+/* How many pages from the fault on lie in neighbouring slots, and are really evicted? */
+static uint32_t cluster(const struct fault *f, uint32_t max)
+{
+	struct task *t = f->task;
+	struct slot first = word_slot(f->word);
+	const struct slots *slots = &tier_of(t->worker, first.tier)->slots;
+	uint32_t n = 1;
+
+	if (t->pagemap < 0)
+		return 1;
+	for (; n < max; n++) {
+		word_t word = table_get(&t->table, f->address + pages_to_bytes(n));
+		struct slot slot = word_slot(word);
+
+		if (word_tag(word) != WORD_SWAP || slot.tier != first.tier ||
+		    slot.index != first.index + n || slots->records[slot.index].writing)
+			break;
+	}
+	return n;
+}
+
+enum fault_result fill_read(struct fault *f)
+{
+	struct task *t = f->task;
+	struct worker *w = t->worker;
+	struct slot slot = word_slot(f->word);
+	struct stream *stream;
+	struct fill *fill;
+	uint32_t window, n;
+	char *bounce;
+
+	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
+		return FAULT_NO_ROOM;
+	if (tier_of(w, slot.tier)->slots.records[slot.index].writing)
+		return FAULT_RETRY; /* a sibling's frame is on its way there */
+	window = clip(f, stream_window(t->streams, f->address, w->pager->config.readahead_pages,
+				       &stream));
+	n = bounce_take(w, cluster(f, window), &bounce);
+	if (!n)
+		return FAULT_RETRY;
+	fill = malloc(sizeof(*fill) + n * sizeof(*fill->words));
+	if (!fill) {
+		bounce_give(w, bounce, n);
+		return FAULT_RETRY;
+	}
+	*fill = (struct fill){.task = t, .address = f->address, .n = n, .protect = protects(f)};
+	fill->io.uring = &w->uring;
+	fill->io.buffer = bounce;
+	fill->io.buffer_index = w->bounce_index;
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t address = f->address + pages_to_bytes(i);
+		word_t word = table_get(&t->table, address);
+
+		table_set(&t->table, address,
+			  word_of_slot(WORD_FILLING, word & WORD_UNMARKED, word_slot(word)));
+		fill->words[i] = table_get(&t->table, address);
+	}
+	stream_advance(stream, f->address + pages_to_bytes(n));
+	group_charge(t->group, n);
+	t->under_way++;
+	count(&t->counters, major);
+	count_add(&t->counters, readahead, n - 1);
+	fill_start(fill);
+	return FAULT_DONE;
+}

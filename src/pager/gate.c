@@ -1,0 +1,161 @@
+/*
+ * The gate (proto/exchange.h): who may change what. And what is done about a twin that holds it, or
+ * a command, for too long: the twin is killed, not the task. Once it is dead nothing can move; what
+ * it had moved is read out of the staging window, and the spare takes over.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "pager/worker.h"
+#include "sys/pagemap.h"
+#include "sys/pidfd.h"
+
+#define DEATH_MAX_MS 5000
+
+static void wake(_Atomic uint32_t *futex)
+{
+	syscall(SYS_futex, futex, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+bool gate_take(struct task *t)
+{
+	struct exchange *x = t->exchange;
+	uint32_t gate = EXCHANGE_GATE_FREE;
+
+	if (!x || !t->evictable)
+		return true; /* nobody moves pages */
+	if (t->gate_wanted && atomic_load(&x->gate) == EXCHANGE_GATE_DAEMON) {
+		t->gate_wanted = false; /* handed over */
+		return true;
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		gate = EXCHANGE_GATE_FREE;
+		if (atomic_compare_exchange_strong(&x->gate, &gate, EXCHANGE_GATE_DAEMON)) {
+			t->gate_wanted = false;
+			return true;
+		}
+		gate = EXCHANGE_GATE_AGENT;
+		if (atomic_compare_exchange_strong(&x->gate, &gate,
+						   EXCHANGE_GATE_AGENT | EXCHANGE_GATE_WANTED))
+			break;
+	}
+	if (!t->gate_wanted) {
+		t->gate_wanted = true;
+		t->gate_since = t->worker->now;
+	}
+	return false;
+}
+
+void gate_release(struct task *t, bool changed)
+{
+	struct exchange *x = t->exchange;
+
+	if (!x || !t->evictable)
+		return;
+	if (changed)
+		atomic_fetch_add(&x->epoch, 1);
+	atomic_store(&x->gate, EXCHANGE_GATE_FREE);
+	if (t->posted != t->reaped)
+		wake(&x->gate);
+}
+
+/* ---- a dead twin's estate ---- */
+
+static uint64_t staged_at(const struct task *t, const struct command *c, uint32_t page)
+{
+	uint64_t window = c->flags & EXCHANGE_EXEC ? t->staging_rwx : t->staging;
+
+	return window + pages_to_bytes(page);
+}
+
+/* Whether the page had been moved when the twin died; if so its bytes go to the frame. */
+static uint8_t settle_page(struct task *t, const struct command *c, uint32_t i, uint64_t address,
+			   bool zapping)
+{
+	char *frame = t->frame_memory + pages_to_bytes(c->first_frame + i);
+	uint64_t staged = staged_at(t, c, i);
+
+	if (zapping) {
+		/* The frame was filled before; what is gone from the client rests there. */
+		if (pagemap_is(t->pagemap, address, PAGEMAP_PRESENT) == 0)
+			return EXCHANGE_OUT_UNMARKED;
+	} else if (pagemap_is(t->pagemap, staged, PAGEMAP_PRESENT) == 1) {
+		if (pread(t->mem, frame, PAGE_SIZE, (off_t)staged) != PAGE_SIZE)
+			task_broken(t, EIO);
+		return EXCHANGE_OUT_UNMARKED;
+	}
+	if (pagemap_is(t->pagemap, address, PAGEMAP_PRESENT) == 1)
+		uffd_protect(t->uffd, address, PAGE_SIZE, false);
+	return EXCHANGE_STALE;
+}
+
+static void settle_command(struct task *t, const struct command *c, struct exchange_command *theirs)
+{
+	uint32_t state = atomic_load(&theirs->state), i = 0;
+
+	if (state == EXCHANGE_COPIED)
+		return;
+	for (uint32_t r = 0; r < c->n_runs; r++)
+		for (uint32_t k = 0; k < c->runs[r].pages; k++, i++) {
+			uint64_t address = c->runs[r].address + pages_to_bytes(k);
+
+			if (state == EXCHANGE_POSTED)
+				theirs->result[i] = EXCHANGE_STALE;
+			else if (state == EXCHANGE_MOVED && !(c->flags & EXCHANGE_NO_MOVE)) {
+				if (theirs->result[i] == EXCHANGE_OUT ||
+				    theirs->result[i] == EXCHANGE_OUT_UNMARKED)
+					settle_page(t, c, i, address, false);
+			} else if (state != EXCHANGE_MOVED)
+				theirs->result[i] = settle_page(t, c, i, address,
+								state == EXCHANGE_ZAPPING);
+		}
+	atomic_store(&theirs->state, EXCHANGE_COPIED);
+}
+
+static void replace_twin(struct task *t)
+{
+	struct exchange *x = t->exchange;
+	int *pidfd = &t->agent_pidfd[t->agent];
+
+	pidfd_kill(*pidfd, SIGKILL);
+	if (!pidfd_ended(*pidfd, DEATH_MAX_MS)) {
+		/* It hangs in the kernel with the client's memory: neither can be served. */
+		task_broken(t, ETIMEDOUT);
+		return;
+	}
+	fd_close(pidfd);
+	for (uint32_t n = t->reaped; n != t->posted; n++)
+		settle_command(t, &t->commands[n % EXCHANGE_COMMANDS],
+			       &x->commands[n % EXCHANGE_COMMANDS]);
+	atomic_store(&x->taken, t->posted);
+	atomic_fetch_add(&x->epoch, 1);
+	t->gate_wanted = false;
+	if (t->agent == 0 && t->agent_pidfd[1] >= 0) {
+		t->agent = 1;
+		pager_notify(t, PAGER_NOTICE_AGENT_REPLACED, 0, 0);
+	} else {
+		t->evictable = false;
+		pager_notify(t, PAGER_NOTICE_UNEVICTABLE, 0, ESRCH);
+	}
+	atomic_store(&x->gate, EXCHANGE_GATE_FREE);
+	atomic_store(&x->active, t->agent);
+	wake(&x->active);
+	worker_queue(t);
+}
+
+void gate_watch(struct task *t)
+{
+	uint64_t limit = t->worker->pager->config.stuck_ms * MS, now = t->worker->now;
+	const struct command *oldest = &t->commands[t->reaped % EXCHANGE_COMMANDS];
+
+	if (!t->evictable || t->ended)
+		return;
+	if ((t->gate_wanted && now - t->gate_since > limit) ||
+	    (t->reaped != t->posted && now - oldest->posted_at > 4 * limit) ||
+	    pidfd_ended(t->agent_pidfd[t->agent], 0))
+		replace_twin(t);
+}

@@ -1,0 +1,578 @@
+/* What the daemon calls; each call that concerns a worker's property is mail to it. */
+#include "pager/pager.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "pager/worker.h"
+#include "policy/pressure.h"
+#include "sys/pidfd.h"
+
+/* ---- slots by word ---- */
+
+static struct slots *slots_of(struct worker *w, word_t word)
+{
+	enum word_tag tag = word_tag(word);
+
+	if (tag == WORD_POISON || word_tier(word) == TIER_SAME)
+		return NULL;
+	return &tier_of(w, word_tier(word))->slots;
+}
+
+void pager_slot_get(struct worker *w, word_t word)
+{
+	struct slots *slots = slots_of(w, word);
+
+	if (slots)
+		slot_get(slots, word_slot(word).index);
+}
+
+void pager_slot_put(struct worker *w, word_t word)
+{
+	struct slots *slots = slots_of(w, word);
+
+	if (slots)
+		slot_put(slots, word_slot(word).index);
+}
+
+/* ---- notices ---- */
+
+void pager_notify(struct task *t, enum pager_notice_kind kind, uint64_t address, uint64_t value)
+{
+	struct pager *p = t->worker->pager;
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&p->notices_lock);
+	if (p->n_notices == ARRAY_SIZE(p->notices)) {
+		/* The loss of a repeated complaint is bearable, that of a task's end is not. */
+		if (kind != PAGER_NOTICE_TASK_GONE && kind != PAGER_NOTICE_TASK_FORKED) {
+			pthread_mutex_unlock(&p->notices_lock);
+			return;
+		}
+		p->notices_first = (p->notices_first + 1) % ARRAY_SIZE(p->notices);
+		p->n_notices--;
+	}
+	p->notices[(p->notices_first + p->n_notices++) % ARRAY_SIZE(p->notices)] =
+		(struct pager_notice){
+			.kind = kind,
+			.group = container_of(t->group, struct pager_group, group),
+			.task = t->id,
+			.pid = t->pid,
+			.address = address,
+			.value = value,
+		};
+	pthread_mutex_unlock(&p->notices_lock);
+	if (write(p->notice_fd, &one, sizeof(one)) < 0)
+		abort();
+}
+
+int pager_notice_fd(const struct pager *p)
+{
+	return p->notice_fd;
+}
+
+int pager_next_notice(struct pager *p, struct pager_notice *ret)
+{
+	uint64_t n;
+	int got = 0;
+
+	pthread_mutex_lock(&p->notices_lock);
+	if (p->n_notices) {
+		*ret = p->notices[p->notices_first];
+		p->notices_first = (p->notices_first + 1) % ARRAY_SIZE(p->notices);
+		p->n_notices--;
+		got = 1;
+	} else if (read(p->notice_fd, &n, sizeof(n)) < 0) {
+		n = 0; /* it was empty */
+	}
+	pthread_mutex_unlock(&p->notices_lock);
+	return got;
+}
+
+/* ---- calls that a worker answers ---- */
+
+struct call {
+	struct mail mail;
+	sem_t done;
+	int result;
+	struct group *group;
+	const struct pager_attach *attach;
+	struct pager_welcome *welcome;
+	pager_task_id id;
+	const struct pager_agents *agents;
+	uint64_t token;
+	bool found;
+};
+
+static int call_worker(struct worker *w, struct call *call,
+		       void (*run)(struct worker *w, struct mail *mail))
+{
+	call->mail.run = run;
+	sem_init(&call->done, 0, 0);
+	worker_post(w, &call->mail);
+	while (sem_wait(&call->done) && errno == EINTR)
+		;
+	sem_destroy(&call->done);
+	return call->result;
+}
+
+static struct task *find_task(struct worker *w, pager_task_id id)
+{
+	struct group *g;
+	struct task *t;
+
+	TAILQ_FOREACH(g, &w->groups, link)
+		TAILQ_FOREACH(t, &g->tasks, link)
+			if (t->id == id && !t->ended)
+				return t;
+	return NULL;
+}
+
+static struct task *find_token(struct worker *w, uint64_t token)
+{
+	struct group *g;
+	struct task *t;
+
+	TAILQ_FOREACH(g, &w->groups, link)
+		TAILQ_FOREACH(t, &g->tasks, link)
+			if (t->token == token && !t->ended)
+				return t;
+	return NULL;
+}
+
+/* ---- groups ---- */
+
+uint64_t pager_minimum_limit(void)
+{
+	return PRESSURE_LIMIT_MIN;
+}
+
+static void add_group(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+
+	TAILQ_INSERT_TAIL(&w->groups, call->group, link);
+	group_publish(call->group);
+	sem_post(&call->done);
+}
+
+static void remove_group(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+
+	TAILQ_REMOVE(&w->groups, call->group, link);
+	sem_post(&call->done);
+}
+
+static void look_again(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+
+	(void)w;
+	call->group->next_sample = 0;
+	group_publish(call->group);
+	sem_post(&call->done);
+}
+
+int pager_group_new(struct pager *p, const char *name, uint64_t limit, struct pager_group **ret)
+{
+	struct pager_group *pg;
+	struct call call = {0};
+
+	if (limit < PRESSURE_LIMIT_MIN)
+		return -ERANGE;
+	pg = calloc(1, sizeof(*pg));
+	if (!pg)
+		return -ENOMEM;
+	pg->pager = p;
+	snprintf(pg->group.name, sizeof(pg->group.name), "%s", name);
+	TAILQ_INIT(&pg->group.tasks);
+	TAILQ_INIT(&pg->group.waiters);
+	atomic_store(&pg->group.limit, limit);
+	pg->group.worker = &p->workers[atomic_fetch_add(&p->next_id, 1) % p->n_workers];
+	call.group = &pg->group;
+	call_worker(pg->group.worker, &call, add_group);
+	*ret = pg;
+	return 0;
+}
+
+void pager_group_free(struct pager_group *pg)
+{
+	struct call call = {.group = pg ? &pg->group : NULL};
+
+	if (!pg)
+		return;
+	call_worker(pg->group.worker, &call, remove_group);
+	free(pg);
+}
+
+int pager_group_set_limit(struct pager_group *pg, uint64_t limit)
+{
+	struct call call = {.group = &pg->group};
+
+	if (limit < PRESSURE_LIMIT_MIN)
+		return -ERANGE;
+	atomic_store(&pg->group.limit, limit);
+	call_worker(pg->group.worker, &call, look_again);
+	return 0;
+}
+
+void pager_group_stat(const struct pager_group *pg, struct pager_group_stat *ret)
+{
+	pthread_mutex_lock(&pg->pager->registry);
+	*ret = pg->group.published;
+	pthread_mutex_unlock(&pg->pager->registry);
+	ret->limit = atomic_load(&pg->group.limit);
+}
+
+size_t pager_group_tasks(const struct pager_group *pg, struct pager_task_stat *ret, size_t max)
+{
+	const struct task *t;
+	size_t n = 0;
+
+	pthread_mutex_lock(&pg->pager->registry);
+	TAILQ_FOREACH(t, &pg->group.tasks, link) {
+		if (n < max)
+			ret[n] = t->published;
+		n++;
+	}
+	pthread_mutex_unlock(&pg->pager->registry);
+	return n;
+}
+
+/* ---- tasks ---- */
+
+static void take_descriptors(struct task *t, const struct pager_attach *a)
+{
+	t->pid = a->pid;
+	t->maps = a->maps;
+	t->pagemap = a->pagemap;
+	t->statm = a->statm;
+	t->smaps_rollup = a->smaps_rollup;
+	t->mem = a->mem;
+	t->pidfd = a->pidfd;
+	t->state->header.pid = a->pid;
+}
+
+static void close_descriptors(const struct pager_attach *a)
+{
+	const int fds[] = {a->uffd, a->maps, a->pagemap, a->statm, a->smaps_rollup, a->mem, a->pidfd};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+static int begin_program(struct task *t, const struct pager_attach *a)
+{
+	struct worker *w = t->worker;
+	int r;
+
+	t->uffd = a->uffd;
+	t->token = 0;
+	t->sentinel = t->state->header.sentinel = a->sentinel;
+	r = uffd_handshake(t->uffd, &t->features);
+	if (r < 0)
+		return r;
+	t->features.move = t->features.move && pager_may(w, PAGER_FEATURE_MOVE);
+	t->features.poison = t->features.poison && pager_may(w, PAGER_FEATURE_POISON);
+	t->features.wp_unpopulated =
+		t->features.wp_unpopulated && pager_may(w, PAGER_FEATURE_WP_UNPOPULATED);
+	return adopt_sentinel(t);
+}
+
+static void do_attach(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	const struct pager_attach *a = call->attach;
+	struct task *t = a->token ? find_token(w, a->token) : task_create(call->group);
+	int r = 0;
+
+	if (!t) {
+		close_descriptors(a);
+		call->result = a->token ? -ESRCH : -ENOMEM;
+		sem_post(&call->done);
+		return;
+	}
+	take_descriptors(t, a);
+	if (a->token) {
+		t->token = 0;
+		if (a->uffd >= 0)
+			close(a->uffd);
+	} else {
+		r = begin_program(t, a);
+	}
+	if (r == 0)
+		r = task_make_exchange(t);
+	if (r < 0) {
+		task_end(t);
+	} else {
+		task_watch(t);
+		*call->welcome = (struct pager_welcome){
+			.exchange = t->exchange_fd,
+			.doorbell = t->doorbell,
+			.uffd = a->token ? t->uffd : -1,
+			.exchange_size = t->exchange_size,
+		};
+		call->id = t->id;
+		t->group->next_sample = 0;
+	}
+	call->result = r;
+	sem_post(&call->done);
+}
+
+int pager_attach(struct pager *p, struct pager_group *pg, const struct pager_attach *what,
+		 struct pager_welcome *ret_welcome, pager_task_id *ret_id)
+{
+	struct call call = {.attach = what, .welcome = ret_welcome, .group = &pg->group};
+	unsigned index = what->token & 0x7f;
+	struct worker *w = what->token ? &p->workers[index % p->n_workers] : pg->group.worker;
+	int r = call_worker(w, &call, do_attach);
+
+	if (r == 0)
+		*ret_id = call.id;
+	return r;
+}
+
+static void do_agents(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	const struct pager_agents *a = call->agents;
+	struct task *t = find_task(w, call->id);
+
+	call->result = t ? 0 : -ESRCH;
+	for (unsigned i = 0; i < 2; i++) {
+		if (t) {
+			t->agent_pidfd[i] = a->pidfd[i];
+			t->agent_ns_pid[i] = a->ns_pid[i];
+		} else if (a->pidfd[i] >= 0) {
+			close(a->pidfd[i]);
+		}
+	}
+	if (t) {
+		t->staging = a->staging;
+		t->staging_rwx = a->staging_rwx;
+		memcpy(t->exclude, a->exclude, sizeof(a->exclude));
+		t->buffer_index = worker_take_buffer(w, t->frame_memory,
+						     pages_to_bytes(t->frames.n));
+		t->adopt.wanted = true;
+		t->group->next_sample = 0;
+		t->evictable = true;
+	}
+	sem_post(&call->done);
+}
+
+/* The worker that owns a task is not known here: all are asked. */
+static int ask_all(struct pager *p, struct call *call, void (*run)(struct worker *, struct mail *))
+{
+	int r = -ESRCH;
+
+	for (unsigned i = 0; i < p->n_workers && r == -ESRCH; i++)
+		r = call_worker(&p->workers[i], call, run);
+	return r;
+}
+
+static void has_task(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+
+	call->result = find_task(w, call->id) ? (int)w->index : -ESRCH;
+	sem_post(&call->done);
+}
+
+int pager_agent_ready(struct pager *p, pager_task_id id, const struct pager_agents *agents)
+{
+	struct call call = {.id = id, .agents = agents};
+	int index = ask_all(p, &call, has_task);
+
+	return call_worker(&p->workers[index < 0 ? 0 : index], &call, do_agents);
+}
+
+static void do_detach(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = find_task(w, call->id);
+
+	call->result = t ? 0 : -ESRCH;
+	if (t)
+		task_end(t);
+	sem_post(&call->done);
+}
+
+void pager_detach(struct pager *p, pager_task_id id)
+{
+	struct call call = {.id = id};
+
+	ask_all(p, &call, do_detach);
+}
+
+/* ---- tiers ---- */
+
+static int open_tier(struct pager *p, const struct pager_swap *swap, unsigned number)
+{
+	const struct tier_file_options options = {
+		.path = swap->path,
+		.size = swap->size,
+		.preallocate = swap->preallocate,
+		.direct = swap->direct,
+		.create = swap->create,
+	};
+	struct tier *tier;
+	char name[32];
+	uint32_t n;
+	int r = tier_file_open(&options, &tier, &n);
+
+	if (r < 0)
+		return r;
+	tier->priority = swap->priority;
+	if (swap->delay_us)
+		r = tier_delay_open(swap->delay_us, tier, &tier);
+	if (r == 0 && swap->error_every)
+		r = tier_error_open(swap->error_every, tier, &tier);
+	snprintf(tier->name, sizeof(tier->name), "swap%u", number - 1);
+	snprintf(name, sizeof(name), "slots-%u", number);
+	if (r == 0)
+		r = slots_init(&tier->slots, p->state_dir, name, number, n);
+	if (r < 0) {
+		tier_close(tier);
+		return r;
+	}
+	p->tiers[number] = tier;
+	p->order[p->n_tiers++] = number;
+	return 0;
+}
+
+static int by_priority(const void *a, const void *b, void *context)
+{
+	struct pager *p = context;
+	int pa = p->tiers[*(const unsigned *)a]->priority;
+	int pb = p->tiers[*(const unsigned *)b]->priority;
+
+	return pa != pb ? (pa < pb) - (pa > pb) : 0;
+}
+
+size_t pager_tiers(const struct pager *p, struct pager_tier_stat *ret, size_t max)
+{
+	size_t n = 0;
+
+	if (max)
+		ret[0] = (struct pager_tier_stat){.name = "same", .priority = 32767};
+	n++;
+	for (unsigned i = 0; i < p->n_tiers; i++, n++) {
+		const struct tier *tier = p->tiers[p->order[i]];
+		struct tier_stat stat;
+
+		if (n >= max)
+			continue;
+		tier_stat(tier, &stat);
+		ret[n] = (struct pager_tier_stat){
+			.priority = tier->priority,
+			.size = stat.size,
+			.used = stat.used,
+			.pages_in = stat.pages_in,
+			.pages_out = stat.pages_out,
+			.errors = stat.errors,
+			.direct = stat.direct,
+			.preallocated = stat.preallocated,
+			.registered_buffers = p->workers[0].bounce_index >= 0,
+		};
+		memcpy(ret[n].name, tier->name, sizeof(ret[n].name));
+		memcpy(ret[n].path, tier->path, sizeof(ret[n].path));
+	}
+	return n;
+}
+
+/* ---- life ---- */
+
+static int try_uring(void)
+{
+	struct uring uring;
+	int r = uring_init(&uring, 8, 1);
+
+	if (r == 0)
+		uring_done(&uring);
+	return r;
+}
+
+int pager_new(const struct pager_config *config, struct pager **ret, const char **ret_error_on)
+{
+	struct pager *p = NULL;
+	const char *on = config->state_dir;
+	int r = -ENOMEM;
+
+	if (posix_memalign((void **)&p, 4096, sizeof(*p)))
+		return -ENOMEM;
+	memset(p, 0, sizeof(*p));
+	p->config = *config;
+	p->state_dir = p->notice_fd = -1;
+	p->next_id = 1;
+	pthread_mutex_init(&p->registry, NULL);
+	pthread_mutex_init(&p->notices_lock, NULL);
+	p->state_dir = open(config->state_dir, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	if (p->state_dir < 0) {
+		r = -errno;
+		goto fail;
+	}
+	p->notice_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	on = "io_uring";
+	r = try_uring();
+	if (r < 0)
+		goto fail;
+	for (size_t i = 0; i < config->n_swaps && i + 1 < TIERS_MAX; i++) {
+		on = config->swaps[i].path;
+		r = open_tier(p, &config->swaps[i], (unsigned)i + 1);
+		if (r < 0)
+			goto fail;
+	}
+	qsort_r(p->order, p->n_tiers, sizeof(*p->order), by_priority, p);
+	on = NULL;
+	if (posix_memalign((void **)&p->workers, 4096, config->workers * sizeof(*p->workers))) {
+		r = -ENOMEM;
+		goto fail;
+	}
+	memset(p->workers, 0, config->workers * sizeof(*p->workers));
+	for (unsigned i = 0; i < config->workers; i++) {
+		p->n_workers++;
+		r = worker_start(&p->workers[i], p, i);
+		if (r < 0)
+			goto fail;
+	}
+	*ret = p;
+	return 0;
+fail:
+	if (ret_error_on)
+		*ret_error_on = on;
+	pager_free(p);
+	return r;
+}
+
+void pager_free(struct pager *p)
+{
+	char name[32];
+
+	if (!p)
+		return;
+	for (unsigned i = 0; i < p->n_workers; i++)
+		worker_stop(&p->workers[i]);
+	free(p->workers);
+	for (unsigned i = 1; i < TIERS_MAX; i++) {
+		if (!p->tiers[i])
+			continue;
+		snprintf(name, sizeof(name), "slots-%u", i);
+		slots_done(&p->tiers[i]->slots, p->state_dir, name);
+		tier_close(p->tiers[i]);
+	}
+	fd_close(&p->state_dir);
+	fd_close(&p->notice_fd);
+	pthread_mutex_destroy(&p->registry);
+	pthread_mutex_destroy(&p->notices_lock);
+	free(p);
+}

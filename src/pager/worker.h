@@ -1,0 +1,179 @@
+/*
+ * The worker: a thread with one io_uring, sole owner of its groups and their tasks.
+ *
+ * Internal to pager/. Everything here runs on the worker's thread unless it says otherwise.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "mm/task.h"
+#include "pager/pager.h"
+#include "policy/stream.h"
+#include "tier/tier.h"
+
+#define BOUNCE_PAGES  1024u
+#define BUFFER_BOUNCE 0 /* index of the bounce memory among the registered buffers */
+#define BUFFERS       4096u
+
+/* A message to a worker. Owned by the sender until it has run; the sender may wait for that. */
+struct mail {
+	STAILQ_ENTRY(mail) link;
+	void (*run)(struct worker *worker, struct mail *mail);
+};
+
+struct worker {
+	struct pager *pager;
+	unsigned index;
+	pthread_t thread;
+	bool started;
+	struct uring uring;
+	pthread_mutex_t mail_lock;
+	STAILQ_HEAD(, mail) mail;
+	int mail_fd;
+	struct completion mail_poll;
+	bool stop;
+
+	TAILQ_HEAD(, group) groups;
+	TAILQ_HEAD(work_list, task) work; /* tasks with messages or completions to look at */
+	unsigned n_retries;               /* faults on tasks' retry lists */
+	uint64_t now;                     /* ns, of this pass */
+	uint64_t active_at;               /* ns: when something last happened */
+
+	char *bounce; /* BOUNCE_PAGES pages for reads, registered */
+	uint64_t bounce_used[BOUNCE_PAGES / 64];
+	int bounce_index; /* registered buffer, or -1 */
+	uint64_t buffers_used[BUFFERS / 64];
+	_Alignas(4096) char scratch[4096];
+};
+
+struct pager {
+	struct pager_config config;
+	int state_dir;
+	struct worker *workers;
+	unsigned n_workers;
+	struct tier *tiers[TIERS_MAX]; /* [0] unused: TIER_SAME */
+	unsigned order[TIERS_MAX];     /* tier numbers by falling priority */
+	unsigned n_tiers;              /* in order[] */
+	_Atomic unsigned next_equal;   /* tiers of equal priority are taken in turn */
+	_Atomic uint64_t next_id;
+	char zero_page[4096] __attribute__((aligned(4096)));
+
+	/* The registry: which groups and tasks there are. Changed by workers (tasks) and the main
+	 * thread (groups), read by the main thread; never held on the fault path. */
+	pthread_mutex_t registry;
+
+	pthread_mutex_t notices_lock;
+	struct pager_notice notices[256];
+	unsigned notices_first, n_notices;
+	int notice_fd;
+};
+
+struct pager_group {
+	struct group group;
+	struct pager *pager;
+};
+
+/* ---- pager.c ---- */
+void pager_notify(struct task *task, enum pager_notice_kind kind, uint64_t address, uint64_t value);
+static inline bool pager_may(const struct worker *w, enum pager_feature feature)
+{
+	return w->pager->config.features & feature;
+}
+/* The tier of a slot. */
+static inline struct tier *tier_of(const struct worker *w, unsigned tier)
+{
+	return w->pager->tiers[tier];
+}
+void pager_slot_get(struct worker *w, word_t word);
+void pager_slot_put(struct worker *w, word_t word);
+
+/* ---- worker.c ---- */
+int worker_start(struct worker *worker, struct pager *pager, unsigned index);
+void worker_stop(struct worker *worker);
+void worker_post(struct worker *worker, struct mail *mail); /* any thread */
+void worker_queue(struct task *task); /* look at it in this pass */
+int worker_take_buffer(struct worker *worker, void *base, uint64_t length);
+void worker_give_buffer(struct worker *worker, int index);
+/* Contiguous bounce pages, up to `want`; 0 when none is free. */
+uint32_t bounce_take(struct worker *worker, uint32_t want, char **ret);
+void bounce_give(struct worker *worker, char *at, uint32_t n);
+
+/* ---- gate.c ---- */
+bool gate_take(struct task *task); /* false: the agent has it; its doorbell will tell */
+void gate_release(struct task *task, bool changed); /* changed: raises the epoch first */
+/* Replaces a twin that has held the gate, or a command, for too long. */
+void gate_watch(struct task *task);
+
+/* ---- event.c: messages of one task ---- */
+void task_messages(struct task *task); /* reads and applies all that wait */
+void event_drop_word(struct task *task, struct leaf *leaf, unsigned index);
+void limbo_purge(struct task *task); /* if no event can claim anything any more */
+void limbo_clear(struct task *task);
+/* Words without a marker in unmapped ranges: kept or dropped. false: an event is pending. */
+bool event_settle_doubts(struct task *task);
+
+/* ---- fork.c ---- */
+void fork_task(struct task *parent, int uffd);
+
+/* ---- fault.c ---- */
+struct fault {
+	/* the request */
+	struct task *const task;
+	const uint64_t address;
+	const bool write, protect; /* protect: a write to a protected page */
+	const bool by_agent;       /* must not wait for room: the room comes through it */
+	const bool overrun;        /* let it through above the limit: nothing can leave */
+	/* the decisions */
+	word_t word;
+};
+enum fault_result {
+	FAULT_DONE,
+	FAULT_RETRY,   /* an event is pending: soon again */
+	FAULT_NO_ROOM, /* the limit is reached */
+	FAULT_RESTART, /* the word has changed: decide anew */
+};
+enum fault_result handle_mm_fault(struct fault *fault);
+/* A message, or a waiter's second try: waits in the right place if it must. */
+void task_fault(struct task *task, uint64_t address, bool write, bool protect, uint32_t ptid,
+		uint64_t since, bool overrun);
+void task_retry(struct task *task);
+
+/* ---- fill.c: pages in ---- */
+enum fault_result fill_zero(struct fault *fault);
+enum fault_result fill_standby(struct fault *fault);
+enum fault_result fill_same(struct fault *fault);
+enum fault_result fill_read(struct fault *fault);
+enum fault_result fill_poison(struct fault *fault);
+/* Is the page's content really with us? 1; 0: the client discarded it; -errno. */
+int fill_is_ours(struct task *task, uint64_t address, word_t word);
+/* Gives a page in a frame back to the client; its word becomes PRESENT. false: not possible now. */
+bool fill_put_back(struct task *task, uint32_t frame);
+
+/* ---- evict.c: pages out ---- */
+void evict_group(struct group *group);
+void evict_harvest(struct task *task);  /* results of moved commands; gate held, or agent dead */
+void evict_complete(struct task *task); /* commands that are copied */
+void evict_frame_drop(struct task *task, uint32_t frame); /* its word has gone another way */
+bool evict_retry_marks(struct task *task); /* markers that an event prevented */
+
+/* ---- adopt.c: which memory there is ---- */
+int adopt_sentinel(struct task *task);
+void adopt_scan(struct task *task);
+void adopt_sample(struct group *group); /* statm of all tasks, limit, eviction, waiters */
+/* Room for the programs of a group, pages. */
+uint64_t group_room(const struct group *group);
+void group_overhead(struct group *group);
+void group_wake(struct group *group); /* waiters, as far as there is room */
+void group_publish(struct group *group);
+
+/* ---- attach.c: tasks come and go ---- */
+struct task *task_create(struct group *group);
+int task_make_exchange(struct task *task);
+void task_watch(struct task *task);  /* polls its descriptors */
+void task_end(struct task *task);    /* begins; task_reap ends it when nothing is under way */
+bool task_reap(struct task *task);
+void task_broken(struct task *task, int error); /* cannot be served: killed, said, ended */

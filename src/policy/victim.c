@@ -1,0 +1,21 @@
+#include "policy/victim.h"
+
+enum victim_choice victim_choose(word_t word, uint64_t lap)
+{
+	switch (word_tag(word)) {
+	case WORD_NONE:
+	case WORD_PRESENT:
+		if (word & WORD_YOUNG)
+			return VICTIM_SPARE;
+		if (word & WORD_PINNED && lap % 8)
+			return VICTIM_SKIP;
+		return VICTIM_TAKE;
+	default:
+		return VICTIM_SKIP;
+	}
+}
+
+uint64_t victim_weight(uint64_t resident_pages, bool evictable, bool exhausted)
+{
+	return evictable && !exhausted ? resident_pages : 0;
+}

@@ -1,0 +1,23 @@
+/*
+ * Which pages leave. A clock: the hand walks over a task's resident pages by address; what came in
+ * since it last passed is spared once. Contiguous victims cost a tenth of single ones, so the hand
+ * takes neighbours together.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mm/word.h"
+
+enum victim_choice {
+	VICTIM_TAKE,
+	VICTIM_SPARE, /* clear YOUNG, come back in the next lap */
+	VICTIM_SKIP,  /* not evictable now */
+};
+
+/* lap: how often the hand has gone round; pages that refused to leave are tried in every 8th. */
+enum victim_choice victim_choose(word_t word, uint64_t lap);
+
+/* Of several tasks under one limit: how much does this one deserve to be taken from? */
+uint64_t victim_weight(uint64_t resident_pages, bool evictable, bool exhausted);
