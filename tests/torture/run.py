@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""The torture client under `upager run`: run.py --memory SIZE [--config JSON] -- TORTURE-OPTIONS
+
+Besides the client's own verdict: pages must have left, every message must have one outcome, and
+nothing may stay behind. Environment: UPAGER_BUILD, UPAGER_TORTURE (the client's path).
+"""
+
+import argparse
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "behaviour"))
+
+import harness
+
+SWAP = {"path": "swap", "size": "4G"}
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--memory", required=True)
+  parser.add_argument("--config", type=json.loads, default={})
+  parser.add_argument("--timeout", type=float, default=100000)
+  parser.add_argument("options", nargs="*")
+  arguments = parser.parse_args()
+  torture = os.environ.get("UPAGER_TORTURE") or os.path.join(harness.BUILD, "tests", "torture",
+                                                             "torture")
+  config = {"swap": [SWAP], **arguments.config}
+  with harness.Run([torture, *arguments.options], memory=arguments.memory, config=config) as run:
+    try:
+      run.wait(arguments.timeout)
+      run.right(0, "torture: ok")
+      # Without MOVE only what can be made safe leaves: that may be nothing with several threads.
+      if config.get("features", {}).get("move", True) or "--single" in arguments.options:
+        run.evicted()
+      run.balanced()
+      run.leave_nothing()
+    except harness.Failed as reason:
+      print(reason)
+      return 1
+    print(run.output().strip())
+    counters = run.counters()
+    print(", ".join(f"{key} {value}" for key, value in counters.items() if value))
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
