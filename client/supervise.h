@@ -1,6 +1,6 @@
 /*
  * Stands between a shell and the program: the shell sees `upager run`, and it shall look as if it
- * saw the program. Signals sent to us reach it, it stops and goes on when we do, and its end is ours.
+ * saw the program. Signals sent to us reach it, we stop and go on as it does, and its end is ours.
  */
 #pragma once
 
