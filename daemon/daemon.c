@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "failure.h"
+#include "family.h"
 #include "listen.h"
 #include "log.h"
 #include "preflight.h"
@@ -211,11 +212,13 @@ static int open_loop(struct daemon *daemon, int control, int session, struct fai
 	registry_init(&daemon->registry, daemon->pager);
 	daemon->registry.group_ended = on_group_ended;
 	daemon->registry.context = daemon;
+	daemon->registry.kill_family = family_kill;
 	monitors_init(&daemon->monitors, &daemon->loop, &daemon->registry);
 	daemon->notices = (struct notices){daemon->pager, &daemon->registry, &daemon->monitors};
 	daemon->clients = (struct clients){&daemon->loop, daemon->pager, &daemon->registry,
 					   &daemon->notices, &daemon->monitors};
 	daemon->control = (struct control){daemon->pager, &daemon->registry, &daemon->monitors};
+	daemon->sessions.device = daemon->sessions.spare = -1;
 	daemon->sessions.loop = &daemon->loop;
 	daemon->sessions.clients = &daemon->clients;
 	daemon->sessions.give_up_s = daemon->conf.pager.give_up_s;

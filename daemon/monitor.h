@@ -21,7 +21,7 @@ struct varlink_call;
 struct monitors {
 	uv_loop_t *loop;
 	struct registry *registry;
-	LIST_HEAD(, monitor) list;
+	LIST_HEAD(monitor_list, monitor) list;
 };
 
 void monitors_init(struct monitors *monitors, uv_loop_t *loop, struct registry *registry);

@@ -73,6 +73,15 @@ static bool has_value(enum pager_notice_kind kind)
 	       kind == PAGER_NOTICE_BROKEN;
 }
 
+/* A group that is being killed may still fork: the child has not said who it is. */
+static void learn_child(struct notices *notices, struct group *group,
+			const struct pager_notice *notice)
+{
+	registry_task_add(notices->registry, group, notice->task, notice->value, notice->pid);
+	if (group->doomed)
+		registry_doom(notices->registry, group);
+}
+
 static void handle(struct notices *notices, const struct pager_notice *notice)
 {
 	struct group *group = registry_group_of_pager(notices->registry, notice->group);
@@ -82,8 +91,7 @@ static void handle(struct notices *notices, const struct pager_notice *notice)
 	if (!group && task)
 		group = task->group;
 	if (notice->kind == PAGER_NOTICE_TASK_FORKED && group)
-		registry_task_add(notices->registry, group, notice->task, notice->value,
-				  notice->pid);
+		learn_child(notices, group, notice);
 	log_notice(notice, group ? group->name : "?", pid);
 	if ((unsigned)notice->kind < sizeof(kinds) / sizeof(*kinds))
 		monitors_event(notices->monitors,

@@ -36,11 +36,6 @@ void notify_failed(const struct notify *notify, const char *message)
 		sd_notifyf(0, "STATUS=%s", message);
 }
 
-void notify_status(unsigned groups)
-{
-	sd_notifyf(0, "STATUS=%u group%s", groups, groups == 1 ? "" : "s");
-}
-
 void notify_stopping(void)
 {
 	sd_notify(0, "STOPPING=1");

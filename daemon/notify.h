@@ -9,5 +9,4 @@ struct notify {
 void notify_ready(const struct notify *notify, const char *socket);
 /* {"error":"…"} */
 void notify_failed(const struct notify *notify, const char *message);
-void notify_status(unsigned groups);
 void notify_stopping(void);

@@ -63,6 +63,8 @@ int registry_create(struct registry *registry, const char *name, uid_t uid, cons
 		return -EINVAL;
 	if (registry_group(registry, name))
 		return -EEXIST;
+	if (registry->n_groups >= GROUPS_MAX)
+		return -EUSERS;
 	group = calloc(1, sizeof(*group));
 	if (!group)
 		return -ENOMEM;
@@ -153,6 +155,8 @@ void registry_doom(struct registry *registry, struct group *group)
 	group->doomed = true;
 	LIST_FOREACH (member, &group->members, entry)
 		pidfd_kill(member->pidfd, SIGKILL);
+	if (registry->kill_family)
+		registry->kill_family(group->key, group->uid);
 	end_if_over(registry, group);
 }
 

@@ -7,7 +7,8 @@
  *
  * A group ends when it has no owner, no task and no member: the pager's group is freed then. Its
  * owner is the control connection that made it, until Release. If the owner goes without that, the
- * group is doomed: its members are killed, and whoever joins later too.
+ * group is doomed: its members are killed, whoever else was started with its key, and whoever joins
+ * later.
  */
 #pragma once
 
@@ -19,6 +20,7 @@
 #include "pager/pager.h"
 
 #define GROUP_NAME_MAX 64
+#define GROUPS_MAX     4096
 
 struct group;
 
@@ -49,8 +51,8 @@ struct group {
 	bool doomed;
 	unsigned holds;
 	uint64_t created_ms; /* CLOCK_MONOTONIC */
-	LIST_HEAD(, task) tasks;
-	LIST_HEAD(, member) members;
+	LIST_HEAD(task_list, task) tasks;
+	LIST_HEAD(member_list, member) members;
 };
 
 struct registry {
@@ -61,13 +63,15 @@ struct registry {
 	/* Called when a group has ended, just before it is freed; may be NULL. */
 	void (*group_ended)(struct group *group, void *context);
 	void *context;
+	/* Kills the processes that have the key, but are no members; NULL = nobody. */
+	unsigned (*kill_family)(uint64_t key, uid_t uid);
 };
 
 void registry_init(struct registry *registry, struct pager *pager);
 /* => no group is left. */
 void registry_done(struct registry *registry);
 
-/* -EINVAL: not a name; -EEXIST; -ERANGE: the limit. */
+/* -EINVAL: not a name; -EEXIST; -ERANGE: the limit; -EUSERS: there are GROUPS_MAX. */
 int registry_create(struct registry *registry, const char *name, uid_t uid, const void *owner,
 		    uint64_t limit, struct group **ret);
 struct group *registry_group(struct registry *registry, const char *name);

@@ -129,6 +129,18 @@ static int read_peer(struct connection *connection)
 	return 0;
 }
 
+static bool is_one_too_many(const struct server *server, const struct connection *connection)
+{
+	const struct connection *other;
+	uid_t uid = connection->caller.uid;
+	unsigned n = 0;
+
+	LIST_FOREACH (other, &server->connections, entry)
+		n += other->caller.uid == uid;
+	return server->n_connections > SERVER_CONNECTIONS_MAX ||
+	       (uid != 0 && n > SERVER_CONNECTIONS_OF_USER);
+}
+
 static void on_connection(uv_stream_t *stream, int status)
 {
 	struct server *server = stream->data;
@@ -150,9 +162,10 @@ static void on_connection(uv_stream_t *stream, int status)
 	server->n_connections++;
 	if (uv_accept(stream, (uv_stream_t *)&connection->pipe) < 0 || read_peer(connection) < 0) {
 		connection_close(connection);
-	} else if (server->n_connections > SERVER_CONNECTIONS_MAX) {
-		log_warning("control connection of pid %d refused: there are %d already",
-			    (int)connection->caller.pid, SERVER_CONNECTIONS_MAX);
+	} else if (is_one_too_many(server, connection)) {
+		log_limited(LOG_WARNING,
+			    "control connection of pid %d, uid %u refused: there are too many",
+			    (int)connection->caller.pid, connection->caller.uid);
 		connection_close(connection);
 	} else {
 		uv_read_start((uv_stream_t *)&connection->pipe, on_allocate, on_read);

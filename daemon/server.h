@@ -5,8 +5,9 @@
 #include <sys/queue.h>
 #include <uv.h>
 
-#define SERVER_CONNECTIONS_MAX 1024
-#define SERVER_QUEUE_MAX       (4u << 20) /* bytes waiting for a slow reader; beyond: dropped */
+#define SERVER_CONNECTIONS_MAX	   1024
+#define SERVER_CONNECTIONS_OF_USER 256	      /* but root */
+#define SERVER_QUEUE_MAX	   (4u << 20) /* bytes waiting for a slow reader; beyond: dropped */
 
 struct control;
 struct failure;
@@ -14,7 +15,7 @@ struct failure;
 struct server {
 	uv_pipe_t pipe;
 	struct control *control;
-	LIST_HEAD(, connection) connections;
+	LIST_HEAD(connection_list, connection) connections;
 	unsigned n_connections;
 };
 

@@ -2,16 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "clients.h"
 #include "failure.h"
+#include "handshake.h"
 #include "log.h"
 #include "monitor.h"
 #include "notices.h"
@@ -84,39 +82,6 @@ static int send_welcome(struct session *session, int status, const struct pager_
 
 	session_header_init(&welcome.header, SESSION_WELCOME);
 	return session_send(watch_get_fd(session->socket), &welcome, sizeof(welcome), fds, n);
-}
-
-static bool is_proc_file(int fd)
-{
-	struct statfs fs;
-
-	return fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC;
-}
-
-static bool is_pipe(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
-}
-
-/* Puts received descriptors in their places: false if they are not what a hello must bring. */
-static bool sort_fds(const struct session_hello *hello, const int *got, unsigned n_got,
-		     int fds[SESSION_FDS])
-{
-	unsigned needed = (1u << SESSION_FD_UFFD) - 1, next = 0;
-
-	if (!hello->token)
-		needed |= 1u << SESSION_FD_UFFD;
-	if (hello->fd_mask >> SESSION_FDS || (hello->fd_mask & needed) != needed ||
-	    (unsigned)__builtin_popcount(hello->fd_mask) != n_got)
-		return false;
-	for (unsigned i = 0; i < SESSION_FDS; i++)
-		fds[i] = hello->fd_mask & (1u << i) ? got[next++] : -1;
-	for (unsigned i = SESSION_FD_MAPS; i <= SESSION_FD_MEM; i++)
-		if (!is_proc_file(fds[i]))
-			return false;
-	return is_pipe(fds[SESSION_FD_LIFELINE]);
 }
 
 /* Attaches; the registry learns of task and member. */
@@ -228,7 +193,7 @@ static void receive_hello(struct session *session)
 		session_fail(session, "its hello is malformed");
 		return;
 	}
-	if (sender != session->peer.pid || !sort_fds(&hello, got, n, fds)) {
+	if (sender != session->peer.pid || !handshake_sort_fds(&hello, got, n, fds)) {
 		for (unsigned i = 0; i < n; i++)
 			close(got[i]);
 		send_welcome(session, -EINVAL, NULL);
@@ -244,27 +209,9 @@ static void receive_hello(struct session *session)
 	}
 }
 
-/* An agent must share the client's memory: else a client could have anyone killed in its place. */
-static int check_agent(const struct session *session, const struct session_ready *ready, pid_t pid)
-{
-	int same;
-
-	if (ready->index >= SESSION_TWINS || session->ready & (1u << ready->index))
-		return -EPROTO;
-	if (ready->staging % 4096 || ready->staging_rwx % 4096)
-		return -EINVAL;
-	for (unsigned i = 0; i < 4; i++)
-		if (ready->exclude[i][0] > ready->exclude[i][1])
-			return -EINVAL;
-	if (pid <= 0 || pid == session->peer.pid)
-		return -EPROTO;
-	same = pidfd_same_vm(session->peer.pid, pid);
-	return same == 0 ? -EPROTO : same == -ESRCH ? same : 0;
-}
-
 static int take_ready(struct session *session, const struct session_ready *ready, pid_t pid)
 {
-	int pidfd, r = check_agent(session, ready, pid);
+	int pidfd, r = handshake_check_agent(ready, session->ready, session->peer.pid, pid);
 
 	if (r < 0)
 		return r;
@@ -382,6 +329,19 @@ static void session_new(struct sessions *sessions, int fd)
 		session_free(session);
 }
 
+/* Out of descriptors: whoever waits must not keep the loop busy. */
+static void turn_away(struct sessions *sessions)
+{
+	int fd;
+
+	log_limited(LOG_ERR, "session socket: no descriptors left, a client runs unpaged");
+	close(sessions->spare);
+	fd = accept4(watch_get_fd(sessions->listener), NULL, NULL, SOCK_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	sessions->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 static void on_connection(void *context)
 {
 	struct sessions *sessions = context;
@@ -391,7 +351,9 @@ static void on_connection(void *context)
 				 SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd < 0) {
-			if (errno != EAGAIN && errno != ECONNABORTED)
+			if (errno == EMFILE || errno == ENFILE)
+				turn_away(sessions);
+			else if (errno != EAGAIN && errno != ECONNABORTED)
 				log_limited(LOG_ERR, "session socket: %s", strerror(errno));
 			return;
 		}
@@ -405,6 +367,7 @@ int sessions_init(struct sessions *sessions, int fd, struct failure *failure)
 
 	LIST_INIT(&sessions->list);
 	sessions->device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	sessions->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || listen(fd, 128) < 0) {
 		int r = -errno;
 
@@ -420,9 +383,14 @@ int sessions_init(struct sessions *sessions, int fd, struct failure *failure)
 void sessions_close(struct sessions *sessions)
 {
 	sessions->listener = watch_free(sessions->listener);
-	while (!LIST_EMPTY(&sessions->list))
-		session_free(LIST_FIRST(&sessions->list));
+	for (struct session *next, *session = LIST_FIRST(&sessions->list); session;
+	     session = next) {
+		next = LIST_NEXT(session, entry);
+		session_free(session);
+	}
 	if (sessions->device >= 0)
 		close(sessions->device);
-	sessions->device = -1;
+	if (sessions->spare >= 0)
+		close(sessions->spare);
+	sessions->device = sessions->spare = -1;
 }

@@ -11,7 +11,6 @@
 struct clients;
 struct failure;
 
-#define SESSION_TWINS	       2
 #define SESSION_HANDSHAKE_MS   5000
 #define SESSION_HANDSHAKES_MAX 256
 
@@ -20,10 +19,11 @@ struct sessions {
 	struct clients *clients;
 	struct watch *listener;
 	int device; /* /dev/userfaultfd, or -1 */
+	int spare;  /* given up for a moment when descriptors run out, to turn someone away */
 	unsigned give_up_s;
 	bool offer_all; /* the device, to whoever connects; else to uids that have a group */
 	unsigned n;	/* handshakes under way */
-	LIST_HEAD(, session) list;
+	LIST_HEAD(session_list, session) list;
 };
 
 /* => fd is a bound AF_UNIX seqpacket socket, taken over also on failure. The rest of *sessions

@@ -199,6 +199,24 @@ def test_owner_closes():
         expect(d.end()[0], 0)
 
 
+def test_owner_closes_kills_what_never_attached():
+    with Daemon() as d:
+        owner = d.connect()
+        key = owner.call(CREATE)["parameters"]["key"]
+        shell = "sleep 1000 & wait"
+        ours = subprocess.Popen(["sh", "-c", shell], env={"UPAGER_GROUP": key},
+                                stdout=subprocess.PIPE)
+        theirs = subprocess.Popen(["sleep", "1000"], env={"UPAGER_GROUP": key[:-1] + "x"})
+        time.sleep(0.2)
+        owner.socket.close()
+        ours.communicate(timeout=10)  # the pipe ends with the last of them
+        expect(ours.returncode, -signal.SIGKILL)
+        expect(theirs.poll(), None)
+        theirs.kill()
+        theirs.wait()
+        expect(d.end()[0], 0)
+
+
 def test_slow_reader_is_dropped():
     with Daemon() as d:
         slow, other = d.connect(), d.connect()
