@@ -15,7 +15,6 @@
 
 #define SCRIPT_DEPTH 5 /* as the kernel's: interpreters of interpreters */
 
-
 static bool executable_file(const char *path)
 {
 	struct stat st;
