@@ -167,6 +167,8 @@ static void gather(struct task *t, struct batch *b)
 				break;
 			lap_ends(t);
 			laps++;
+			if (b->n)
+				return; /* a second lap could meet the same pages */
 			continue;
 		}
 		at = MAX(t->hand.at, r->start);

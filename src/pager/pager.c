@@ -332,7 +332,8 @@ static void do_attach(struct worker *w, struct mail *mail)
 int pager_attach(struct pager *p, struct pager_group *pg, const struct pager_attach *what,
 		 struct pager_welcome *ret_welcome, pager_task_id *ret_id)
 {
-	struct call call = {.attach = what, .welcome = ret_welcome, .group = &pg->group};
+	struct call call = {.attach = what, .welcome = ret_welcome,
+			    .group = pg ? &pg->group : NULL};
 	unsigned index = what->token & 0x7f;
 	struct worker *w = what->token ? &p->workers[index % p->n_workers] : pg->group.worker;
 	int r = call_worker(w, &call, do_attach);
