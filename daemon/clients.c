@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -22,13 +23,14 @@ static void on_pidfd(void *context)
 }
 
 struct client *client_new(struct clients *clients, struct group *group, pid_t pid, int pidfd,
-			  int lifeline, pager_task_id task)
+			  int lifeline, int maps, pager_task_id task)
 {
 	struct client *client = calloc(1, sizeof(*client));
 
 	if (!client) {
 		close(pidfd);
 		close(lifeline);
+		close(maps);
 		return NULL;
 	}
 	client->clients = clients;
@@ -37,9 +39,11 @@ struct client *client_new(struct clients *clients, struct group *group, pid_t pi
 	if (!client->pidfd || !client->lifeline) {
 		watch_free(client->pidfd);
 		watch_free(client->lifeline);
+		close(maps);
 		free(client);
 		return NULL;
 	}
+	client->maps = maps;
 	client->member.pid = pid;
 	client->member.pidfd = pidfd;
 	client->member.task = task;
@@ -55,12 +59,14 @@ struct client *client_find(struct clients *clients, pid_t pid)
 	return member ? member->watcher : NULL;
 }
 
-/* Nothing is said on it any more: it is readable when the last agent has gone. */
+/* Nothing is said on it any more; what is said nevertheless is not heard. */
 static void on_socket(void *context)
 {
 	struct client *client = context;
+	char ignored[64];
 
-	client->socket = watch_free(client->socket);
+	if (recv(watch_get_fd(client->socket), ignored, sizeof(ignored), MSG_DONTWAIT) <= 0)
+		client->socket = watch_free(client->socket);
 }
 
 void client_keep_socket(struct client *client, int socket)
@@ -70,6 +76,7 @@ void client_keep_socket(struct client *client, int socket)
 
 void client_detach(struct client *client)
 {
+	void (*on_detached)(void *) = client->on_detached;
 	pager_task_id id = client->member.task;
 
 	client->member.task = 0;
@@ -79,12 +86,17 @@ void client_detach(struct client *client)
 	client->agents[0] = client->agents[1] = 0;
 	if (id)
 		pager_detach(client->clients->pager, id);
+	if (on_detached) {
+		client->on_detached = NULL;
+		on_detached(client->detached_context);
+	}
 }
 
 void client_free(struct client *client)
 {
 	client_detach(client);
 	watch_free(client->pidfd);
+	close(client->maps);
 	registry_member_gone(client->clients->registry, &client->member);
 	free(client);
 }
@@ -108,6 +120,8 @@ static bool leader_has_ended(pid_t pid)
  * too early reads zeros. */
 static bool has_executed(const struct client *client)
 {
+	char byte;
+
 	for (unsigned i = 0; i < 2; i++) {
 		int r = client->agents[i] ? pidfd_same_vm(client->member.pid, client->agents[i])
 					  : -ESRCH;
@@ -118,7 +132,18 @@ static bool has_executed(const struct client *client)
 		if (r == 1)
 			return false;
 	}
-	return false;
+	/* Without agents the memory that said hello lives only as long as someone runs on it. */
+	return pread(client->maps, &byte, 1, 0) == 0 && !leader_has_ended(client->member.pid);
+}
+
+bool client_check_exec(struct client *client)
+{
+	if (!client->member.task || !has_executed(client))
+		return false;
+	log_info("group %s: pid %d executed another program, its task ends",
+		 client->member.group->name, (int)client->member.pid);
+	client_detach(client);
+	return true;
 }
 
 static void recheck(void *context)
@@ -126,13 +151,8 @@ static void recheck(void *context)
 	struct client *client = context;
 
 	client->recheck = watch_free(client->recheck);
-	if (has_executed(client)) {
-		log_info("group %s: pid %d executed another program, its task ends",
-			 client->member.group->name, (int)client->member.pid);
-		client_detach(client);
-	} else {
+	if (!client_check_exec(client))
 		client->recheck = watch_timer(client->clients->loop, RECHECK_MS, recheck, client);
-	}
 }
 
 /* Closed: by exec, or by a program that closes all it has. From now on we have to look. */

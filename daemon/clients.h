@@ -29,14 +29,20 @@ struct client {
 	struct watch *pidfd, *lifeline, *recheck;
 	struct watch *socket; /* the session's, once the agents run */
 	pid_t agents[2];      /* 0 = not known yet */
+	int maps; /* the client's /proc/self/maps: reads nothing once that memory is gone */
+	/* Called once when the task ends, unless reset: for a handshake that is under way. */
+	void (*on_detached)(void *context);
+	void *detached_context;
 };
 
-/* => both descriptors are taken over, also on failure: NULL. The member is in the group. */
+/* => all descriptors are taken over, also on failure: NULL. The member is in the group. */
 struct client *client_new(struct clients *clients, struct group *group, pid_t pid, int pidfd,
-			  int lifeline, pager_task_id task);
+			  int lifeline, int maps, pager_task_id task);
 struct client *client_find(struct clients *clients, pid_t pid);
 /* Keeps the session's socket open until the task ends or the other side has left. */
 void client_keep_socket(struct client *client, int socket);
+/* Looks whether the client has executed another program; then its task ends. True: it did. */
+bool client_check_exec(struct client *client);
 /* Ends its task, if it has one; the process stays a member. */
 void client_detach(struct client *client);
 /* client_detach, and the process is a member no more. */

@@ -42,8 +42,6 @@ bool handshake_sort_fds(const struct session_hello *hello, const int *got, unsig
 int handshake_check_agent(const struct session_ready *ready, unsigned seen, pid_t client,
 			  pid_t sender)
 {
-	int same;
-
 	if (ready->index >= SESSION_TWINS || seen & (1u << ready->index))
 		return -EPROTO;
 	if (ready->staging % 4096 || ready->staging_rwx % 4096)
@@ -54,6 +52,5 @@ int handshake_check_agent(const struct session_ready *ready, unsigned seen, pid_
 	if (sender <= 0 || sender == client)
 		return -EPROTO;
 	/* Kernels without kcmp, and a client we may not look at, leave nothing to compare. */
-	same = pidfd_same_vm(client, sender);
-	return same == 0 ? -EPROTO : same == -ESRCH ? same : 0;
+	return pidfd_same_vm(client, sender) == 0 ? -ESTALE : 0;
 }

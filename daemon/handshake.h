@@ -14,7 +14,7 @@ bool handshake_sort_fds(const struct session_hello *hello, const int *got, unsig
 			int fds[SESSION_FDS]);
 
 /* `seen` is the mask of agents that are ready, `sender` the pid that SCM_CREDENTIALS gave. An agent
- * must share the client's memory: else a client could have anyone killed in its place. 0, -EPROTO,
- * -EINVAL, -ESRCH. */
+ * must share the client's memory: else a client could have anyone killed in its place. 0;
+ * -ESTALE: it does not, now; -EPROTO, -EINVAL: the message is no good. */
 int handshake_check_agent(const struct session_ready *ready, unsigned seen, pid_t client,
 			  pid_t sender);

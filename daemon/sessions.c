@@ -23,9 +23,9 @@ struct session {
 	struct sessions *sessions;
 	struct watch *socket, *timer;
 	struct ucred peer;
-	pager_task_id task; /* 0 before hello */
-	bool child;	    /* came with a token */
-	unsigned ready;	    /* mask of agents */
+	struct client *client; /* NULL before hello */
+	bool child;	       /* came with a token */
+	unsigned ready;	       /* mask of agents */
 	struct pager_agents agents;
 	pid_t agent_pids[SESSION_TWINS];
 };
@@ -34,6 +34,8 @@ static void session_free(struct session *session)
 {
 	LIST_REMOVE(session, entry);
 	session->sessions->n--;
+	if (session->client)
+		session->client->on_detached = NULL;
 	watch_free(session->socket);
 	watch_free(session->timer);
 	for (unsigned i = 0; i < SESSION_TWINS; i++)
@@ -42,25 +44,27 @@ static void session_free(struct session *session)
 	free(session);
 }
 
-/* The client, if it still is the one that said hello here. */
-static struct client *client_of(const struct session *session)
+/* The client has exited, executed another program, or attached anew. */
+static void on_detached(void *context)
 {
-	struct client *client = client_find(session->sessions->clients, session->peer.pid);
+	struct session *session = context;
 
-	return client && session->task && client->member.task == session->task ? client : NULL;
+	session->client = NULL;
+	session_free(session);
 }
 
 /* Ends a handshake that went wrong. Nothing has been evicted from a new program, so its task can
  * go; a forked child's pages may be evicted already: it stays served. */
 static void session_fail(struct session *session, const char *why)
 {
-	struct client *client = client_of(session);
+	struct client *client = session->client;
 
 	log_limited(LOG_WARNING, "pid %d, uid %u: session refused: %s", (int)session->peer.pid,
 		    session->peer.uid, why);
 	if (client && !session->child)
-		client_detach(client);
-	session_free(session);
+		client_detach(client); /* frees the session */
+	else
+		session_free(session);
 }
 
 static int send_welcome(struct session *session, int status, const struct pager_welcome *with)
@@ -104,29 +108,34 @@ static int attach(struct session *session, const struct session_hello *hello, in
 	struct task *task;
 	pager_task_id id;
 	int lifeline = fds[SESSION_FD_LIFELINE];
+	int maps = fcntl(what.maps, F_DUPFD_CLOEXEC, 0);
 	int r = pager_attach(clients->pager, group ? group->pager : NULL, &what, ret_welcome, &id);
 
 	if (r < 0) {
 		close(pidfd);
 		close(lifeline);
+		close(maps);
 		return r;
 	}
 	/* The notice of a fork was queued before its child could read the token. */
 	notices_drain(clients->notices);
 	if (hello->token && (task = registry_task(clients->registry, id)))
 		group = task->group;
-	session->task = id;
-	session->child = hello->token != 0;
-	if (!group || !registry_task_add(clients->registry, group, id, 0, session->peer.pid)) {
+	if (group && registry_task_add(clients->registry, group, id, 0, what.pid)) {
+		session->client = client_new(clients, group, what.pid, pidfd, lifeline, maps, id);
+	} else {
 		close(pidfd);
 		close(lifeline);
-		r = -ENOMEM;
-	} else if (!client_new(clients, group, session->peer.pid, pidfd, lifeline, id)) {
-		r = -ENOMEM;
+		close(maps);
 	}
-	if (r < 0)
+	if (!session->client) {
 		pager_detach(clients->pager, id);
-	return r;
+		return -ENOMEM;
+	}
+	session->child = hello->token != 0;
+	session->client->on_detached = on_detached;
+	session->client->detached_context = session;
+	return 0;
 }
 
 /* A program that executed another and attaches again: the old task goes first. */
@@ -136,6 +145,23 @@ static void detach_predecessor(struct session *session)
 
 	if (client)
 		client_free(client);
+}
+
+static int welcome_client(struct session *session, const struct pager_welcome *welcome)
+{
+	const struct member *member = &session->client->member;
+
+	log_info("group %s: pid %d attached as task %llu", member->group->name, (int)member->pid,
+		 (unsigned long long)member->task);
+	monitors_event(session->sessions->clients->monitors,
+		       &(struct event){.kind = "task_attached",
+				       .group = member->group,
+				       .task = member->task,
+				       .pid = member->pid});
+	/* A child may be stopped for any time, and must not lose its agents by that. */
+	if (session->child)
+		session->timer = watch_free(session->timer);
+	return send_welcome(session, 0, welcome);
 }
 
 static int take_hello(struct session *session, const struct session_hello *hello, int *fds)
@@ -159,17 +185,8 @@ static int take_hello(struct session *session, const struct session_hello *hello
 		registry_hold(group);
 	detach_predecessor(session);
 	r = attach(session, hello, fds, pidfd, group, &welcome);
-	if (r >= 0) {
-		struct client *client = client_of(session);
-
-		r = send_welcome(session, 0, &welcome);
-		log_info("group %s: pid %d attached as task %llu", client->member.group->name,
-			 (int)session->peer.pid, (unsigned long long)session->task);
-		monitors_event(clients->monitors, &(struct event){.kind = "task_attached",
-								  .group = client->member.group,
-								  .task = session->task,
-								  .pid = session->peer.pid});
-	}
+	if (r >= 0)
+		r = welcome_client(session, &welcome);
 	if (group)
 		registry_unhold(clients->registry, group);
 	return r;
@@ -222,7 +239,7 @@ static int take_ready(struct session *session, const struct session_ready *ready
 	session->agents.ns_pid[ready->index] = ready->ns_pid;
 	session->agent_pids[ready->index] = pid;
 	session->ready |= 1u << ready->index;
-	if (ready->index == 0) {
+	if (session->agents.staging == 0 || ready->index == 0) {
 		session->agents.staging = ready->staging;
 		session->agents.staging_rwx = ready->staging_rwx;
 		memcpy(session->agents.exclude, ready->exclude, sizeof(ready->exclude));
@@ -233,17 +250,16 @@ static int take_ready(struct session *session, const struct session_ready *ready
 /* Everybody is there: the client keeps the socket, whose end would tell the agents that we died. */
 static void finish(struct session *session)
 {
-	struct client *client = client_of(session);
+	struct client *client = session->client;
 	int socket = fcntl(watch_get_fd(session->socket), F_DUPFD_CLOEXEC, 0);
 	int r;
 
-	if (!client || socket < 0) {
-		if (socket >= 0)
-			close(socket);
-		session_free(session);
+	if (socket < 0) {
+		session_fail(session, strerror(errno));
 		return;
 	}
-	r = pager_agent_ready(session->sessions->clients->pager, session->task, &session->agents);
+	r = pager_agent_ready(session->sessions->clients->pager, client->member.task,
+			      &session->agents);
 	for (unsigned i = 0; i < SESSION_TWINS; i++)
 		session->agents.pidfd[i] = -1; /* the pager's now */
 	if (r < 0) {
@@ -266,22 +282,29 @@ static void receive_ready(struct session *session)
 	if (r == -EAGAIN)
 		return;
 	if (r == -ECONNRESET) {
-		session_fail(session, "it left before its agents were ready");
+		if (!client_check_exec(session->client))
+			session_fail(session, "it left before its agents were ready");
 		return;
 	}
 	if (r >= 0)
 		r = take_ready(session, &ready, sender);
-	if (r < 0)
+	if (r == -ESTALE || r == -ESRCH) {
+		/* Programs that fork and execute are quicker than their agents. */
+		session->client->agents[ready.index] = sender;
+		if (!client_check_exec(session->client))
+			session->client->agents[ready.index] = 0;
+	} else if (r < 0) {
 		session_fail(session, "an agent's message is malformed or not its own");
-	else if (session->ready == (1u << SESSION_TWINS) - 1)
+	} else if (session->ready == (1u << SESSION_TWINS) - 1) {
 		finish(session);
+	}
 }
 
 static void on_message(void *context)
 {
 	struct session *session = context;
 
-	if (session->task)
+	if (session->client)
 		receive_ready(session);
 	else
 		receive_hello(session);

@@ -107,6 +107,8 @@ enum wrong {
 	FAKE_AGENT,
 	SAME_AGENT,
 	LEAVE,
+	EXEC_EARLY,
+	STOP,
 };
 
 struct options {
@@ -211,6 +213,10 @@ static void handshake(const struct options *options)
 		_exit(51);
 	if (options->wrong == LEAVE)
 		_exit(0);
+	if (options->wrong == EXEC_EARLY)
+		execl("/bin/sleep", "sleep", "1000", NULL);
+	if (options->wrong == STOP)
+		raise(SIGSTOP);
 	if (options->wrong == FAKE_AGENT) {
 		start_twin(0, 0); /* a fork: not our memory */
 		for (;;)
@@ -435,6 +441,51 @@ Test(sessions, two_agents_of_one_index)
 Test(sessions, leaving_between_welcome_and_ready)
 {
 	expect_dropped(LEAVE);
+}
+
+Test(sessions, exec_before_the_agents_are_ready)
+{
+	expect_dropped(EXEC_EARLY);
+}
+
+/* A shell forks and executes at once: the child's task must not stay behind. */
+Test(sessions, a_child_that_executes_before_its_agents_are_ready)
+{
+	pid_t parent = start((struct options){.after = 'w'}), child;
+	pager_task_id id;
+
+	pump_until(is_ready(parent));
+	id = fake_pager_fork(pager, registry_task_by_pid(&registry, parent)->id, 99);
+	child = start((struct options){.token = 99, .wrong = EXEC_EARLY});
+	pump_until(registry_member(&registry, child));
+	pump_until(!fake_pager_task(pager, id));
+	cr_expect(registry_member(&registry, child));
+	cr_expect_eq(sessions.n, 0);
+	kill(child, SIGKILL);
+	kill(parent, SIGKILL);
+	status_of(child);
+	status_of(parent);
+}
+
+/* Its pages may be evicted: as long as it lives it is served, and its agents may still come. */
+Test(sessions, a_stopped_child_is_waited_for)
+{
+	pid_t parent = start((struct options){.after = 'w'}), child;
+
+	pump_until(is_ready(parent));
+	fake_pager_fork(pager, registry_task_by_pid(&registry, parent)->id, 99);
+	child = start((struct options){.token = 99, .wrong = STOP, .after = 'w'});
+	pump_until(registry_member(&registry, child));
+	for (unsigned i = 0; i < 6000; i++)
+		pump();
+	cr_expect_eq(sessions.n, 1);
+	cr_expect_eq(fake_pager_n_tasks(), 2);
+	kill(child, SIGCONT);
+	pump_until(is_ready(child));
+	kill(child, SIGKILL);
+	kill(parent, SIGKILL);
+	status_of(child);
+	status_of(parent);
 }
 
 Test(sessions, a_silent_client_is_dropped)
