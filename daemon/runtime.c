@@ -255,7 +255,7 @@ unsigned runtime_sweep(const char *shm)
 		struct stat st;
 		int dir;
 
-		if (strncmp(entry->d_name, "upager-", 7))
+		if (strncmp(entry->d_name, "upager-", 7) != 0)
 			continue;
 		dir = openat(dirfd(list), entry->d_name,
 			     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

@@ -338,7 +338,7 @@ size_t pager_tiers(const struct pager *pager, struct pager_tier_stat *ret, size_
 	for (size_t i = 0; i < pager->n_swaps && i + 1 < max; i++) {
 		ret[i + 1] = (struct pager_tier_stat){.priority = pager->swaps[i].priority,
 						      .size = pager->swaps[i].size};
-		snprintf(ret[i + 1].name, sizeof(ret->name), "swap%zu", i);
+		snprintf(ret[i + 1].name, sizeof(ret->name), "swap%u", (unsigned)i % 100);
 		snprintf(ret[i + 1].path, sizeof(ret->path), "%s", pager->swaps[i].path);
 	}
 	return pager->n_swaps + 1;

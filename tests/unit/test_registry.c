@@ -10,7 +10,8 @@
 #include "registry.h"
 #include "sys/pidfd.h"
 
-#define LIMIT (64u << 20)
+#define LONG_NAME "01234567890123456789012345678901234567890123456789012345678901234"
+#define LIMIT	  (64u << 20)
 
 static struct pager *pager;
 static struct registry registry;
@@ -77,13 +78,7 @@ static pid_t sleeper(void)
 
 Test(registry, names)
 {
-	static const char *const bad[] = {"",
-					  "a b",
-					  "a/b",
-					  "a\n",
-					  "a\xc3\xa4",
-					  "01234567890123456789012345678901234567890123456789"
-					  "012345678901234"};
+	static const char *const bad[] = {"", "a b", "a/b", "a\n", "a\xc3\xa4", LONG_NAME};
 	struct group *group = make(), *unused;
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
