@@ -130,7 +130,7 @@ struct task {
 		uint64_t at, lap;
 		uint64_t exhausted_until; /* ns: nothing evictable was found */
 		uint64_t taken_in_lap, busy_in_lap;
-		bool populating, populated; /* this lap, all of the last: pages are made exclusive */
+		uint64_t alone_since; /* the lap since which no relative lives; 0: one does */
 	} hand;
 	struct streams *streams, *touches; /* of swap-ins, of first touches; pager's */
 	uint64_t registered; /* bytes */

@@ -74,12 +74,40 @@ static void inherit(struct task *t, struct region *region)
 	region->denied = old->denied && old->writable == region->writable;
 }
 
+/* One VMA of a scan: kept as a region, registered if it is new. */
+static int adopt_vma(struct task *t, const struct procmaps_vma *vma, struct regions *found,
+		     bool *registered)
+{
+	struct region region = {
+		.start = vma->start,
+		.end = vma->end,
+		.writable = (vma->flags & (PROCMAPS_READ | PROCMAPS_WRITE)) ==
+			    (PROCMAPS_READ | PROCMAPS_WRITE),
+		.exec = vma->flags & PROCMAPS_EXEC,
+	};
+
+	if (!can_be_paged(t, vma))
+		return 0;
+	inherit(t, &region);
+	if (!region.registered && !region.refused) {
+		register_region(t, &region);
+		*registered = *registered || region.registered;
+	}
+	if (region.registered)
+		t->registered += region.end - region.start;
+	return regions_add(found, &region);
+}
+
+/* Each VMA is registered as soon as it is seen: one that the client changes in between may be
+ * registered in part only, which leaves a seam. */
 void adopt_scan(struct task *t)
 {
 	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
 	struct procmaps maps = {0};
+	struct procmaps_vma vma;
 	struct regions found = {0};
 	bool registered = false;
+	uint64_t at = 0;
 	int r;
 
 	if (t->maps < 0 || t->ended)
@@ -90,40 +118,25 @@ void adopt_scan(struct task *t)
 	t->adopt.wanted = false;
 	t->adopt.scanned_at = t->worker->now;
 	count(&t->counters, scans);
-	r = procmaps_read(t->maps, query, &maps);
 	t->registered = 0;
-	for (size_t i = 0; i < maps.n && r == 0; i++) {
-		const struct procmaps_vma *vma = &maps.vmas[i];
-		struct region region = {
-			.start = vma->start,
-			.end = vma->end,
-			.writable = (vma->flags & (PROCMAPS_READ | PROCMAPS_WRITE)) ==
-				    (PROCMAPS_READ | PROCMAPS_WRITE),
-			.exec = vma->flags & PROCMAPS_EXEC,
-		};
-
-		if (!can_be_paged(t, vma))
-			continue;
-		inherit(t, &region);
-		if (!region.registered && !region.refused) {
-			register_region(t, &region);
-			registered = registered || region.registered;
-		}
-		if (region.registered)
-			t->registered += region.end - region.start;
-		r = regions_add(&found, &region);
+	while ((r = procmaps_next(t->maps, query, &maps, at, &vma)) == 0) {
+		r = adopt_vma(t, &vma, &found, &registered);
+		if (r < 0)
+			break;
+		at = vma.end;
 	}
 	/* Commands that were posted against what was mapped here before are void. */
 	gate_release(t, registered);
 	procmaps_done(&maps);
-	if (r == 0) {
+	if (r == -ENOENT) {
 		regions_done(&t->regions);
 		t->regions = found;
+		/* What is new may have come with more that is. */
+		t->adopt.wanted = t->adopt.wanted || registered;
 		return;
 	}
 	regions_done(&found);
-	if (r == -ENOMEM)
-		t->adopt.wanted = true;
+	t->adopt.wanted = r == -ENOMEM;
 }
 
 /* ---- the limit ---- */
@@ -171,6 +184,9 @@ static void sample_task(struct task *t)
 	if (procmaps_statm(t->statm, &statm) < 0)
 		return; /* ending: its pidfd tells */
 	t->adopt.anonymous = statm.resident > statm.shared ? statm.resident - statm.shared : 0;
+	/* A child begins with what it shares; the next walk will know better. */
+	if (!t->adopt.size && t->parent)
+		t->group->shared += t->adopt.anonymous;
 	if (statm.size != t->adopt.size || statm.data != t->adopt.data)
 		t->adopt.wanted = true;
 	t->adopt.size = statm.size;

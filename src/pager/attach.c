@@ -218,6 +218,8 @@ bool task_reap(struct task *t)
 	counters_add(&g->ended, &t->counters);
 	pthread_mutex_unlock(&w->pager->registry);
 	pager_notify(t, PAGER_NOTICE_TASK_GONE, 0, 0);
+	if (t->forked)
+		g->shared_at = 0; /* what it shared is its relatives' alone now */
 	task_free(t);
 	group_overhead(g);
 	group_publish(g);

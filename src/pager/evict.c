@@ -99,14 +99,24 @@ static bool batch_add(struct batch *b, uint64_t address)
 	return true;
 }
 
-/* Offers resident pages to the policy; false when the batch is full. *ret_at: up to where. */
+/* Offers resident pages to the policy; false when the batch is full. *ret_at: up to where.
+ * Pages that a fork shares cannot leave: only those that are the task's alone are offered. */
 static bool offer_run(struct task *t, struct batch *b, uint64_t start, uint64_t end,
 		      uint64_t *ret_at)
 {
+	bool exclusive[LEAF_WORDS];
+
 	for (uint64_t at = start; at < end; at += PAGE_SIZE) {
 		struct leaf *leaf = table_leaf(&t->table, at, false);
 		word_t word = leaf ? leaf->words[leaf_index(at)] : WORD_NONE;
+		size_t i = bytes_to_pages(at - start) % LEAF_WORDS;
 
+		if (t->forked && i == 0 &&
+		    pagemap_exclusive(t->pagemap, at, MIN(bytes_to_pages(end - at), LEAF_WORDS),
+				      exclusive) < 0)
+			break;
+		if (t->forked && !exclusive[i])
+			continue;
 		switch (victim_choose(word, t->hand.lap)) {
 		case VICTIM_TAKE:
 			/* A word that could not be kept would lose the page. */
@@ -138,13 +148,28 @@ static bool region_serves(const struct task *t, const struct region *r, const st
 	return !b->n || b->exec == r->exec; /* one window, one protection */
 }
 
-/* A lap in which pages were made exclusive and none refused: the fork is history. */
+static bool has_living_relatives(const struct task *t)
+{
+	const struct task *other;
+
+	TAILQ_FOREACH(other, &t->group->tasks, link)
+		if (other != t && other->forked && !other->ended)
+			return true;
+	return false;
+}
+
+/* A lap without relatives in which none refused: the fork is history. */
 static void lap_ends(struct task *t)
 {
-	if (t->hand.populated && !t->hand.busy_in_lap)
+	bool alone = t->forked && !has_living_relatives(t);
+
+	if (alone && t->hand.alone_since && t->hand.lap > t->hand.alone_since &&
+	    !t->hand.busy_in_lap)
 		t->forked = false;
-	t->hand.populated = t->forked && t->hand.populating;
-	t->hand.populating = false;
+	if (!alone)
+		t->hand.alone_since = 0;
+	else if (!t->hand.alone_since)
+		t->hand.alone_since = t->hand.lap + 1;
 	t->hand.busy_in_lap = 0;
 	t->hand.at = 0;
 	t->hand.lap++;
@@ -203,26 +228,17 @@ static void gather(struct task *t, struct batch *b)
 	}
 }
 
-static unsigned command_flags(struct task *t, const struct batch *b)
+static unsigned command_flags(const struct task *t, const struct batch *b)
 {
 	unsigned flags = b->exec ? EXCHANGE_EXEC : 0;
-	struct task *other;
-	bool alone = true;
 
 	if (!t->features.move)
 		flags |= EXCHANGE_NO_MOVE;
 	if (!t->features.wp_unpopulated)
 		flags |= EXCHANGE_NO_MARK;
-	/* Once-shared pages refuse to move until they are written; while a sibling lives, making
-	 * them exclusive would copy them and free nothing. */
-	if (t->forked) {
-		TAILQ_FOREACH(other, &t->group->tasks, link)
-			alone = alone && (other == t || !other->forked || other->ended);
-		if (alone) {
-			flags |= EXCHANGE_POPULATE;
-			t->hand.populating = true;
-		}
-	}
+	/* Once-shared pages refuse to move until they are written. */
+	if (t->forked)
+		flags |= EXCHANGE_POPULATE;
 	return flags;
 }
 

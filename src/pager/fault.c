@@ -155,12 +155,24 @@ static enum fault_result handle_pte_fault(struct fault *f)
 	}
 }
 
+/* The agent makes pages exclusive before it moves them. Then what it touches has not left, and
+ * waiting for its command to end would be waiting for itself. */
+static word_t word_for(const struct fault *f)
+{
+	word_t word = table_get(&f->task->table, f->address);
+
+	if (f->by_agent && word_tag(word) == WORD_EVICTING &&
+	    !f->task->frames.records[word_frame(word)].moved)
+		return word_make(WORD_PRESENT, 0, 0, 0);
+	return word;
+}
+
 enum fault_result handle_mm_fault(struct fault *f)
 {
 	enum fault_result result;
 
 	do {
-		f->word = table_get(&f->task->table, f->address);
+		f->word = word_for(f);
 		result = f->address == f->task->sentinel && !f->protect ? do_sentinel(f)
 									  : handle_pte_fault(f);
 	} while (result == FAULT_RESTART);

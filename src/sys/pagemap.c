@@ -8,6 +8,7 @@
 #include "sys/kernel.h"
 
 /* Documentation/admin-guide/mm/pagemap.rst */
+#define PAGEMAP_BIT_EXCLUSIVE (1ull << 56)
 #define PAGEMAP_BIT_UFFD_WP (1ull << 57)
 #define PAGEMAP_BIT_SWAP    (1ull << 62)
 #define PAGEMAP_BIT_PRESENT (1ull << 63)
@@ -105,4 +106,16 @@ int pagemap_is(int pagemap, uint64_t address, enum pagemap_want want)
 	ssize_t n = pagemap_scan(pagemap, address, address + PAGE_SIZE, want, &run, 1, 0, &end);
 
 	return (int)n;
+}
+
+int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret)
+{
+	uint64_t entries[512];
+	ssize_t got = pread(pagemap, entries, n * 8, (off_t)(address >> PAGE_SHIFT) * 8);
+
+	if (got < 0)
+		return -errno;
+	for (size_t i = 0; i < n; i++)
+		ret[i] = i < (size_t)got / 8 && entries[i] & PAGEMAP_BIT_EXCLUSIVE;
+	return 0;
 }

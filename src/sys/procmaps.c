@@ -127,30 +127,30 @@ static int append_each(void *context, const struct procmaps_vma *vma)
 	return append(context, vma);
 }
 
-int procmaps_read(int maps_fd, bool use_query, struct procmaps *maps)
+int procmaps_next(int maps_fd, bool use_query, struct procmaps *maps, uint64_t address,
+		  struct procmaps_vma *ret)
 {
-	struct procmaps_vma vma;
-	uint64_t at = 0;
 	int r;
 
-	maps->n = 0;
-	if (!use_query) {
+	if (use_query && !maps->n) {
+		r = query(maps_fd, address, ret);
+		if (r != -ENOTTY)
+			return r == -ENOENT && !address ? -ESRCH : r;
+	}
+	if (!address) {
+		maps->n = maps->next = 0;
 		r = read_text(maps_fd, append_each, maps);
-		return r == 0 && maps->n == 0 ? -ESRCH : r;
-	}
-	for (;;) {
-		r = query(maps_fd, at, &vma);
-		if (r == -ENOTTY)
-			return procmaps_read(maps_fd, false, maps);
-		if (r == -ENOENT)
-			return maps->n ? 0 : -ESRCH;
 		if (r < 0)
 			return r;
-		r = append(maps, &vma);
-		if (r < 0)
-			return r;
-		at = vma.end;
+		if (!maps->n)
+			return -ESRCH;
 	}
+	while (maps->next < maps->n && maps->vmas[maps->next].end <= address)
+		maps->next++;
+	if (maps->next == maps->n)
+		return -ENOENT;
+	*ret = maps->vmas[maps->next];
+	return 0;
 }
 
 struct find {

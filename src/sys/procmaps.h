@@ -23,11 +23,14 @@ struct procmaps_vma {
 
 struct procmaps {
 	struct procmaps_vma *vmas; /* owned; sorted by address */
-	size_t n, capacity;
+	size_t n, capacity, next;
 };
 
-/* Walks all VMAs into *maps (reusing its memory). 0 or -errno; -ESRCH: the process has ended. */
-int procmaps_read(int maps_fd, bool use_query, struct procmaps *maps);
+/* The first VMA that ends above `address`. With PROCMAP_QUERY it is asked for at this moment; the
+ * text is read once, when address is 0, into *maps. -ENOENT: there is none; -ESRCH: the process has
+ * ended. */
+int procmaps_next(int maps_fd, bool use_query, struct procmaps *maps, uint64_t address,
+		  struct procmaps_vma *ret);
 
 /* The VMA that covers `address`. -ENOENT: none. */
 int procmaps_find(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret);
