@@ -73,6 +73,9 @@ static int check_missing(unsigned i, const struct pager_swap *swap, struct failu
 		return r;
 	snprintf(copy, sizeof(copy), "%s", swap->path);
 	parent = dirname(copy);
+	/* The state directory, when it is not systemd that starts us; what fails is told below. */
+	if (access(parent, F_OK) < 0 && errno == ENOENT)
+		(void)!mkdir(parent, 0700);
 	if (faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) < 0)
 		return fail(failure, -errno, "swap[%u].path: %s: can't make it: %s: %s", i,
 			    swap->path, parent, strerror(errno));
