@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define YOUNG_MS 20 /* milliseconds; an agent is named long before */
+
 struct process {
 	pid_t pid, parent;
 	char comm[16];
@@ -98,22 +100,47 @@ static void mark_descendants(struct processes *processes)
 	}
 }
 
-bool children_reap(pid_t spared)
+/* Kills the agents among our children, and says who is left. */
+static void kill_agents(pid_t spared, bool *ret_agents, bool *ret_others)
 {
 	struct processes processes = {0};
 	pid_t self = getpid();
-	bool left = false;
 
+	*ret_agents = *ret_others = false;
 	scan(&processes);
 	for (size_t i = 0; i < processes.n; i++) {
 		const struct process *p = &processes.list[i];
+		bool agent = !strcmp(p->comm, AGENT_COMM);
 
-		if (p->parent == self && p->pid != spared &&
-		    waitpid(p->pid, NULL, WNOHANG | __WALL) == 0)
-			left |= !strcmp(p->comm, AGENT_COMM);
+		if (p->parent != self || p->pid == spared)
+			continue;
+		if (agent)
+			kill(p->pid, SIGKILL);
+		if (waitpid(p->pid, NULL, WNOHANG | __WALL) != 0)
+			continue;
+		*ret_agents |= agent;
+		*ret_others |= !agent;
 	}
 	free(processes.list);
-	return left;
+}
+
+/* An agent that has just been born still has its client's name: others are looked at again. */
+void children_end_agents(pid_t spared, int patience_ms)
+{
+	bool agents = true, others = true;
+
+	for (int waited = 0; waited < patience_ms; waited++) {
+		kill_agents(spared, &agents, &others);
+		if (!agents && (!others || waited >= YOUNG_MS))
+			break;
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	}
+}
+
+void children_reap(void)
+{
+	while (waitpid(-1, NULL, WNOHANG | __WALL) > 0)
+		;
 }
 
 static bool kill_round(void)

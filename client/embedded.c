@@ -331,7 +331,7 @@ void embedded_leave(struct embedded *embedded)
 
 void embedded_end(struct embedded *embedded)
 {
-	if (embedded->pid) {
+	if (!embedded_ended(embedded, 0)) {
 		kill(embedded->pid, SIGTERM);
 		if (!embedded_ended(embedded, END_TIMEOUT)) {
 			kill(embedded->pid, SIGKILL);

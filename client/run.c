@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/size.h"
+#include "children.h"
 #include "commands.h"
 #include "embedded.h"
 #include "figures.h"
@@ -280,6 +281,7 @@ static void end_embedded(struct run *run)
 	for (int waited = 0; !alive && waited < PATIENCE; waited += STEP) {
 		if (embedded_ended(&run->embedded, STEP))
 			break;
+		children_reap();
 		alive = outlived(run, true);
 	}
 	if (run->embedded.pid && (alive || outlived(run, false)))
@@ -299,7 +301,7 @@ static int finish(struct run *run)
 		embedded_died(&run->embedded);
 		return EXIT_UPAGER;
 	}
-	supervise_reap_agents(run->embedded.pid, PATIENCE);
+	children_end_agents(run->embedded.pid, PATIENCE); /* they keep the executable busy */
 	if (run->program.lost_control)
 		say("the daemon on %s went away while %s ran", run->daemon.path, run->name);
 	else if (run->stats || run->json)

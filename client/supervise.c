@@ -215,12 +215,6 @@ int supervise_run(struct supervised *program)
 	return 0;
 }
 
-void supervise_reap_agents(pid_t daemon_pid, int patience_ms)
-{
-	for (int waited = 0; children_reap(daemon_pid) && waited < patience_ms; waited++)
-		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-}
-
 void supervise_exit_like(int status)
 {
 	int number = WTERMSIG(status);

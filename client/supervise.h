@@ -32,9 +32,5 @@ int supervise_interrupted(void);
 /* Runs the program to its end. 0, or the errno of the failed fork or exec. */
 int supervise_run(struct supervised *program);
 
-/* Waits up to patience_ms until the agents of ended clients are reaped: until then they keep
- * the executable busy. Other orphans are reaped too; the embedded daemon (0 = none) is not. */
-void supervise_reap_agents(pid_t daemon_pid, int patience_ms);
-
 /* Ends this process as the program ended. */
 _Noreturn void supervise_exit_like(int status);
