@@ -171,6 +171,21 @@ static bool page_right(const struct workset *set, uint64_t page)
 	       words[PAGE_WORDS - 1] == mix(page ^ ((uint64_t)version << 40));
 }
 
+/* The first few wrong pages, for whoever has to find out why. */
+static void page_complain(const struct workset *set, uint64_t page)
+{
+	static unsigned said;
+	const uint64_t *words = page_words(set, page);
+
+	if (__atomic_fetch_add(&said, 1, __ATOMIC_RELAXED) >= 5)
+		return;
+	fprintf(stderr,
+		"workset: page %" PRIu64 " at %p, version %" PRIu32 ": found index %" PRIu64
+		", version %" PRIu64 ", seal %016" PRIx64 "\n",
+		page, (const void *)words, set->versions[page], words[0], words[1],
+		words[PAGE_WORDS - 1]);
+}
+
 /* The words between header and seal: the same for every version. */
 static uint64_t body_word(const struct options *options, uint64_t page, uint64_t i)
 {
@@ -209,8 +224,10 @@ static void touch(struct share *share, uint64_t page)
 {
 	enum op op = share->set->options->op;
 
-	if (op != WRITE && !page_right(share->set, page))
+	if (op != WRITE && !page_right(share->set, page)) {
+		page_complain(share->set, page);
 		share->wrong++;
+	}
 	if (op != READ)
 		page_write(share->set, page);
 }
@@ -324,8 +341,10 @@ static void run(const struct options *options, struct result *ret_result)
 	if (options->verify) {
 		started = now_ns();
 		for (uint64_t page = 0; page < set.pages; page++)
-			if (!page_right(&set, page) || !body_right(&set, page))
+			if (!page_right(&set, page) || !body_right(&set, page)) {
+				page_complain(&set, page);
 				ret_result->wrong_at_end++;
+			}
 		ret_result->verify_ns = now_ns() - started;
 	}
 }
