@@ -188,18 +188,23 @@ static _Noreturn void become_daemon(const struct embedded *embedded, const char 
 	_exit(EXIT_UPAGER);
 }
 
-static void print_log(const struct embedded *embedded)
+void embedded_print_log(const struct embedded *embedded)
 {
-	off_t end = lseek(embedded->log, 0, SEEK_END);
+	struct stat st = {0};
 	char tail[2048];
 	off_t keep = (off_t)sizeof(tail) - 1;
-	ssize_t n = pread(embedded->log, tail, sizeof(tail) - 1, end > keep ? end - keep : 0);
+	ssize_t n;
+
+	if (embedded->log < 0 || fstat(embedded->log, &st) < 0)
+		return;
+	n = pread(embedded->log, tail, sizeof(tail) - 1,
+		  st.st_size > keep ? st.st_size - keep : 0);
 
 	while (n > 0 && tail[n - 1] == '\n')
 		n--;
 	if (n > 0) {
 		tail[n] = 0;
-		say("the last of its log:\n%s", tail);
+		say("the last that the private daemon said:\n%s", tail);
 	}
 }
 
@@ -237,7 +242,7 @@ static int wait_ready(struct embedded *embedded)
 		    json_string_value(json_object_get(answer, "error")));
 	} else {
 		say("the private daemon did not say that it is ready");
-		print_log(embedded);
+		embedded_print_log(embedded);
 	}
 	json_decref(answer);
 	return r;
@@ -297,7 +302,7 @@ static void sweep(void)
 
 void embedded_died(struct embedded *embedded)
 {
-	print_log(embedded);
+	embedded_print_log(embedded);
 	waitpid(embedded->pid, NULL, 0);
 	embedded->pid = 0;
 	embedded_end(embedded);

@@ -30,6 +30,9 @@ int embedded_start(const struct embedded_options *options, struct embedded *ret)
 /* The daemon has died: prints the last of its log and has removed what it left. */
 void embedded_died(struct embedded *embedded);
 
+/* Warnings that the daemon logged, if any. */
+void embedded_print_log(const struct embedded *embedded);
+
 /* Waits up to `patience_ms` for the daemon to end by itself. */
 bool embedded_ended(struct embedded *embedded, int patience_ms);
 

@@ -226,6 +226,7 @@ static void print_stats(struct run *run)
 		json_decref(out);
 	} else {
 		figures_print_run(group, run->seconds, stderr);
+		embedded_print_log(&run->embedded);
 	}
 	json_decref(reply);
 }
