@@ -74,7 +74,7 @@ static int op_hole(struct actor *a)
 	struct region *r = region_pick(a, PARTS);
 	unsigned start, n;
 
-	if (!r || !run_pick(a, r, 128, &start, &n))
+	if (!r || !run_pick(a, r, chance(a, 8) ? 128 : 16, &start, &n))
 		return -1;
 	check(a, munmap(addr_of(r, start), n * PAGE) == 0);
 	for (unsigned i = start; i < start + n; i++) {
@@ -121,7 +121,7 @@ static int op_fixed(struct actor *a)
 	struct region *r = region_pick(a, PARTS);
 	unsigned start, n;
 
-	if (!r || !run_pick(a, r, 256, &start, &n))
+	if (!r || !run_pick(a, r, chance(a, 8) ? 256 : 16, &start, &n))
 		return -1;
 	check(a, mmap(addr_of(r, start), n * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == addr_of(r, start));
@@ -139,7 +139,7 @@ static int op_fixed(struct actor *a)
 static int op_resize(struct actor *a)
 {
 	struct region *r = region_pick(a, 1u << R_WHOLE);
-	unsigned pages;
+	unsigned pages, old;
 	void *p;
 
 	if (!r)
@@ -155,9 +155,12 @@ static int op_resize(struct actor *a)
 	log_target(a, (uint64_t)p);
 	for (unsigned i = r->pages; i < pages; i++) /* what grows is like the rest, and empty */
 		*page_of(r, i) = (struct page){.flags = page_of(r, 0)->flags & (P_RO | P_NONE)};
+	old = r->pages;
 	a->mapped += pages - (uint64_t)r->pages;
 	r->addr = (uint64_t)p;
 	r->pages = pages;
+	if (pages > old && !(page_of(r, 0)->flags & (P_RO | P_NONE)) && chance(a, 2))
+		region_fill(a, r, old);
 	return 0;
 }
 
@@ -213,6 +216,8 @@ static int op_dontunmap(struct actor *a)
 		page_of(r, i)->flags &= ~(unsigned)P_GUARD;
 	}
 	a->mapped += r->pages;
+	if (!(page_of(r, 0)->flags & (P_RO | P_NONE)) && chance(a, 2))
+		region_fill(a, r, 0);
 	return 0;
 }
 
@@ -389,8 +394,8 @@ static int op_brk(struct actor *a)
 }
 
 struct op ops_map[] = {
-	{"map", 8, 0, op_map},
-	{"unmap", 5, 0, op_unmap},
+	{"map", 10, 0, op_map},
+	{"unmap", 3, 0, op_unmap},
 	{"churn", 4, 0, op_churn},
 	{"hole", 4, 0, op_hole},
 	{"refill", 10, 0, op_refill},
@@ -415,13 +420,14 @@ static int discard_run(struct actor *a, unsigned kinds, struct region **r, unsig
 	*r = region_pick(a, kinds);
 	if (!*r)
 		return -1;
-	if (chance(a, 20)) { /* all of it */
+	if (chance(a, 100)) { /* all of it */
 		*start = 0;
 		*n = (*r)->pages;
 		log_range(a, (*r)->addr, *n * (*r)->stride);
 		return run_without(*r, 0, *n, P_ABSENT) ? 0 : -1;
 	}
-	return run_pick(a, *r, 256, start, n) ? 0 : -1;
+	/* Mostly little: what is discarded has to be written again before it can be evicted. */
+	return run_pick(a, *r, chance(a, 8) ? 256 : 16, start, n) ? 0 : -1;
 }
 
 static int op_dontneed(struct actor *a)

@@ -124,7 +124,7 @@ struct op ops_touch[] = {
 	{"write", 140, 0, op_write},
 	{"modify", 160, 0, op_modify},
 	{"scan", 14, 0, op_scan},
-	{"fill", 8, 0, op_fill},
+	{"fill", 20, 0, op_fill},
 	{"grow-down", 3, 0, op_grow_down},
 	{0},
 };
@@ -340,7 +340,7 @@ struct op ops_shared[] = {
 	{"realloc", 12, 0, op_realloc},
 	{"malloc-trim", 1, 0, op_trim},
 	{"shared-touch", 120, OP_SHARED, op_shared_touch},
-	{"shared-discard", 16, OP_SHARED, op_shared_discard},
+	{"shared-discard", 8, OP_SHARED, op_shared_discard},
 	{"shared-protect", 3, OP_SHARED, op_shared_protect},
 	{"shared-fixed", 3, OP_SHARED, op_shared_fixed},
 	{"same-page-read", 30, OP_SHARED, op_rom},

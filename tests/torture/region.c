@@ -52,6 +52,14 @@ static uint64_t map_huge(struct actor *a, uint64_t bytes)
 	return start;
 }
 
+void region_fill(struct actor *a, struct region *r, unsigned from)
+{
+	for (unsigned i = from; i < r->pages; i++) {
+		beat(a);
+		page_write(a, page_of(r, i), addr_of(r, i));
+	}
+}
+
 struct region *region_new(struct actor *a, enum region_kind kind)
 {
 	struct region *r = slot_free(a);
@@ -118,6 +126,8 @@ struct region *region_new(struct actor *a, enum region_kind kind)
 	}
 	r->kind = kind;
 	a->mapped += r->pages;
+	if (kind != R_DOWN && kind != R_PIN && !chance(a, 4))
+		region_fill(a, r, 0);
 	return r;
 }
 
@@ -279,6 +289,9 @@ void streams_make(void)
 		r->pages = W->capacity;
 		r->first = (uint64_t)(W->actors * REGIONS + s) * W->capacity;
 		r->addr = (uint64_t)map(a, NULL, r->pages * PAGE, 0);
+		for (unsigned i = 0; i < r->pages; i++)
+			page_write(a, world_pages(W) + r->first + i,
+				   (uint64_t *)(r->addr + i * PAGE));
 	}
 	W->rom = (uint64_t)map(a, NULL, ROM_PAGES * PAGE, 0);
 	for (unsigned i = 0; i < ROM_PAGES; i++)

@@ -100,6 +100,41 @@ static void add_pagemap(struct text *t, uint64_t addr)
 		close(fd);
 }
 
+/* The kernel's VMAs of a range and its neighbours, with the flags that matter: "um" and "uw" say
+ * that a userfaultfd watches it. */
+static void add_vmas(struct text *t, uint64_t start, uint64_t bytes)
+{
+	char data[8192], *line = data;
+	size_t n = 0;
+	bool inside = false;
+	int fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+	ssize_t got = 1;
+
+	while (fd >= 0 && got > 0 && t->n < sizeof t->data - 2048) {
+		char *end;
+
+		got = read(fd, data + n, sizeof data - 1 - n);
+		n += got > 0 ? (size_t)got : 0;
+		data[n] = 0;
+		for (line = data; (end = strchr(line, '\n')); line = end + 1) {
+			unsigned long from, to;
+
+			*end = 0;
+			if (sscanf(line, "%lx-%lx ", &from, &to) == 2) {
+				inside = from <= start + bytes && to >= start;
+				if (inside)
+					add(t, "    %.60s", line);
+			} else if (inside && strncmp(line, "VmFlags:", 8) == 0) {
+				add(t, " %s\n", line + 8);
+			}
+		}
+		n = strlen(line);
+		memmove(data, line, n + 1);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
 static void add_region(struct text *t, const struct actor *a, uint64_t addr)
 {
 	static const char *const kinds[] = {"free", "normal", "whole", "huge",
@@ -205,6 +240,16 @@ _Noreturn void fail(struct actor *a, const char *format, ...)
 	first_or_wait();
 	add(&t, "torture: FAILED: %s\n", line);
 	add_who(&t, a);
+	if (a->log[a->ops % LOG].addr) {
+		const struct log_entry *e = &a->log[a->ops % LOG];
+
+		add(&t, "  VMAs of %#lx+%#lx and beside it:\n", e->addr, e->bytes);
+		add_vmas(&t, e->addr, e->bytes);
+		if (e->addr2) {
+			add(&t, "  and of %#lx:\n", e->addr2);
+			add_vmas(&t, e->addr2, e->bytes);
+		}
+	}
 	add_log(&t, a);
 	text_write(&t);
 	end(1);

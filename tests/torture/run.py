@@ -21,6 +21,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--memory", required=True)
   parser.add_argument("--config", type=json.loads, default={})
+  parser.add_argument("--evicts", action="store_true", help="it is wrong if no page leaves")
   parser.add_argument("--timeout", type=float, default=100000)
   parser.add_argument("options", nargs="*")
   arguments = parser.parse_args()
@@ -32,7 +33,7 @@ def main():
       run.wait(arguments.timeout)
       run.right(0, "torture: ok")
       # Without MOVE only what can be made safe leaves: that may be nothing with several threads.
-      if config.get("features", {}).get("move", True) or "--single" in arguments.options:
+      if arguments.evicts and (config.get("features", {}).get("move", True) or "--single" in arguments.options):
         run.evicted()
       run.balanced()
       run.leave_nothing()

@@ -193,6 +193,7 @@ bool page_discardable(const struct page *p);
 
 /* region.c */
 struct region *region_new(struct actor *a, enum region_kind kind);
+void region_fill(struct actor *a, struct region *r, unsigned from);
 void region_free(struct actor *a, struct region *r);
 struct region *region_pick(struct actor *a, unsigned kinds); /* mask of 1 << kind, or NULL */
 bool run_pick(struct actor *a, struct region *r, unsigned max, unsigned *start, unsigned *n);
