@@ -41,7 +41,10 @@ static bool can_be_paged(const struct task *t, const struct procmaps_vma *vma)
 }
 
 /* Registers a whole VMA: half a VMA would split it, and the client's mremap across the seam would
- * fail. Between the look and the call the client may have mapped a file there: so look again. */
+ * fail. Between the look and the call the client may have mapped something else there: so look
+ * again, and treat as a region only what is memory now. What was registered by mistake stays so:
+ * UNREGISTER would erase the markers of whatever the client moves there at that moment. Only a
+ * private memfd can be hit (REGISTER refuses other files): its holes read as zeros either way. */
 static void register_region(struct task *t, struct region *region)
 {
 	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
@@ -54,7 +57,6 @@ static void register_region(struct task *t, struct region *region)
 	}
 	if (procmaps_find(t->maps, query, region->start, &vma) < 0 || vma.end < region->end ||
 	    !can_be_paged(t, &vma)) {
-		uffd_unregister(t->uffd, region->start, region->end - region->start);
 		region->refused = true;
 		t->adopt.wanted = true;
 		return;

@@ -85,12 +85,6 @@ int uffd_register(int uffd, uint64_t start, uint64_t length)
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
 }
 
-int uffd_unregister(int uffd, uint64_t start, uint64_t length)
-{
-	struct uffdio_range range = {.start = start, .len = length};
-
-	return ioctl(uffd, UFFDIO_UNREGISTER, &range) ? -errno : 0;
-}
 
 int uffd_wake(int uffd, uint64_t start, uint64_t length)
 {

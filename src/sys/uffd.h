@@ -39,7 +39,6 @@ int uffd_open(int device);
 int uffd_handshake(int uffd, struct uffd_features *ret);
 
 int uffd_register(int uffd, uint64_t start, uint64_t length);
-int uffd_unregister(int uffd, uint64_t start, uint64_t length);
 int uffd_wake(int uffd, uint64_t start, uint64_t length);
 
 /* Installs copies of `from` and wakes; protect: write-protected. */
