@@ -65,7 +65,7 @@ struct group {
 	uint64_t resident;      /* pages of the programs: last sample plus what we did since */
 	uint64_t overhead;      /* pages of frames and staging */
 	uint64_t shared;        /* pages counted in several tasks (after a fork) */
-	uint64_t sampled_at, next_sample, shared_at, overrun_at, full_at, active_at; /* ns */
+	uint64_t sampled_at, next_sample, shared_at, overrun_at, full_at, active_at, hopeless_until; /* ns */
 	uint64_t published_at;  /* ns */
 	uint64_t peak;          /* pages, overhead included */
 	bool armed;             /* the limit was neared: memory is registered */

@@ -14,6 +14,7 @@
 #define ACTIVE      (200 * MS) /* how long after a fault a group is looked at every millisecond */
 #define SHARED_EVERY (100 * MS) /* smaps_rollup walks page tables: seldom */
 #define SCAN_EVERY  (1 * MS)
+#define HOPELESS    (2 * MS)   /* nothing could leave: faults need not find that out one by one */
 #define PUBLISH_EVERY (20 * MS)
 
 /* ---- VMAs ---- */
@@ -333,6 +334,8 @@ static bool hopeless(const struct group *g)
 {
 	const struct task *t;
 
+	if (g->worker->now < g->hopeless_until)
+		return true;
 	TAILQ_FOREACH(t, &g->tasks, link)
 		if (t->posted != t->reaped || t->under_way)
 			return false;
@@ -346,6 +349,9 @@ void group_wake(struct group *g)
 	struct waiters again = TAILQ_HEAD_INITIALIZER(again);
 	bool overrun = hopeless(g);
 	struct waiter *w;
+
+	if (overrun && g->worker->now >= g->hopeless_until)
+		g->hopeless_until = g->worker->now + HOPELESS;
 
 	TAILQ_CONCAT(&again, &g->waiters, link);
 	while ((w = TAILQ_FIRST(&again))) {

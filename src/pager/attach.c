@@ -46,6 +46,7 @@ struct task *task_create(struct group *g)
 	t->state->header.id = t->id;
 	frames_init(&t->frames, t->state->frames, 0);
 	pthread_mutex_lock(&w->pager->registry);
+	t->published.id = t->id;
 	TAILQ_INSERT_TAIL(&g->tasks, t, link);
 	pthread_mutex_unlock(&w->pager->registry);
 	return t;

@@ -445,6 +445,9 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 	}
 	if (stale)
 		count(&t->counters, stale);
+	/* Nothing but refusals: what is left is pinned or shared, and trying costs time. */
+	else if (!moved)
+		t->hand.exhausted_until = t->worker->now + LAP_REST;
 	count_add(&t->counters, evicted, moved);
 	group_charge(t->group, -(int64_t)moved);
 	t->adopt.anonymous -= MIN((uint64_t)moved, t->adopt.anonymous);

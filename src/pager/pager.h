@@ -132,7 +132,7 @@ struct pager_tier_stat {
 size_t pager_tiers(const struct pager *pager, struct pager_tier_stat *ret, size_t max);
 
 enum pager_notice_kind {
-	PAGER_NOTICE_TASK_FORKED,   /* task = child, value = parent's task id */
+	PAGER_NOTICE_TASK_FORKED,   /* task = child, value = parent's; before it can say hello */
 	PAGER_NOTICE_TASK_GONE,     /* after detach, or a child without hello that died */
 	PAGER_NOTICE_GROUP_ARMED,   /* the limit is near: memory is being registered */
 	PAGER_NOTICE_OVERRUN,       /* value = bytes over the limit that could not be evicted */

@@ -81,7 +81,7 @@ int session_receive(int socket, unsigned type, void *message, unsigned size, int
 	if (n < 0)
 		return -errno;
 	n_fds = take_control(&msg, got, ret_pid);
-	if (n == 0)
+	if (n == 0 && !n_fds)
 		return -ECONNRESET;
 	if ((unsigned)n != size || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || n_fds > max_fds ||
 	    header->magic != SESSION_MAGIC || header->version != SESSION_VERSION ||

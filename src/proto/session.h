@@ -3,7 +3,7 @@
  *
  *   daemon → client  offer    + /dev/userfaultfd (or none)
  *   client → daemon  hello    + descriptors of enum session_fd
- *   daemon → client  welcome  + exchange memfd, doorbell eventfd
+ *   daemon → client  welcome  + exchange memfd, doorbell eventfd (and a forked child's uffd)
  *   agent  → daemon  ready    (one from each twin, with SCM_CREDENTIALS: its pid)
  *
  * After that the socket carries nothing: its end tells either side that the other is gone.
