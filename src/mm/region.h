@@ -12,6 +12,7 @@ struct region {
 	uint64_t start, end;
 	bool writable, exec;
 	bool registered;
+	bool looked;  /* every leaf with resident pages exists (see evict.c) */
 	bool denied;  /* eviction answered EINVAL (mlocked, …): left alone until it changes */
 	bool refused; /* REGISTER failed: somebody else's uffd, special memory */
 };

@@ -74,6 +74,7 @@ static void inherit(struct task *t, struct region *region)
 		return;
 	region->registered = old->registered;
 	region->refused = old->refused;
+	region->looked = old->looked;
 	region->denied = old->denied && old->writable == region->writable;
 }
 

@@ -20,6 +20,7 @@
 #include "sys/pagemap.h"
 
 #define LAP_REST (20 * MS) /* after a lap that found nothing */
+#define GIANT    (1ull << 32) /* bytes of a region from which on it is not looked through whole */
 
 /* ---- frames ---- */
 
@@ -107,7 +108,8 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t start, uint64_t 
 	bool exclusive[LEAF_WORDS];
 
 	for (uint64_t at = start; at < end; at += PAGE_SIZE) {
-		struct leaf *leaf = table_leaf(&t->table, at, false);
+		/* A word that could not be kept would lose the page: so the leaf is made first. */
+		struct leaf *leaf = table_leaf(&t->table, at, true);
 		word_t word = leaf ? leaf->words[leaf_index(at)] : WORD_NONE;
 		size_t i = bytes_to_pages(at - start) % LEAF_WORDS;
 
@@ -115,13 +117,10 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t start, uint64_t 
 		    pagemap_exclusive(t->pagemap, at, MIN(bytes_to_pages(end - at), LEAF_WORDS),
 				      exclusive) < 0)
 			break;
-		if (t->forked && !exclusive[i])
+		if (!leaf || (t->forked && !exclusive[i]))
 			continue;
 		switch (victim_choose(word, t->hand.lap)) {
 		case VICTIM_TAKE:
-			/* A word that could not be kept would lose the page. */
-			if (!leaf && !table_leaf(&t->table, at, true))
-				break;
 			if (!batch_add(b, at)) {
 				*ret_at = at;
 				return false;
@@ -176,6 +175,27 @@ static void lap_ends(struct task *t)
 	t->hand.taken_in_lap = 0;
 }
 
+/* Where the hand looks next in a region: all of it, or, in the sparse giants that some programs
+ * reserve, only the leaves, which every fill and every full look make. Returns false at its end. */
+static bool window(struct task *t, struct region *r, uint64_t *start, uint64_t *end)
+{
+	struct leaf *leaf;
+
+	*start = MAX(t->hand.at, r->start);
+	*end = r->end;
+	if (r->end - r->start < GIANT || !r->looked) {
+		if (*start == r->start)
+			r->looked = true;
+		return true;
+	}
+	leaf = table_next(&t->table, *start, r->end);
+	if (!leaf)
+		return false;
+	*start = MAX(*start, leaf->base);
+	*end = MIN(r->end, leaf->base + LEAF_SIZE);
+	return true;
+}
+
 /* Moves the hand on until the batch is full or it has gone round once without effect. */
 static void gather(struct task *t, struct batch *b)
 {
@@ -184,7 +204,7 @@ static void gather(struct task *t, struct batch *b)
 
 	while (b->n < b->max && laps < 3) {
 		struct region *r = regions_find(&t->regions, t->hand.at);
-		uint64_t at, end;
+		uint64_t at, stop, end;
 		ssize_t n;
 
 		if (!r) {
@@ -196,15 +216,18 @@ static void gather(struct task *t, struct batch *b)
 				return; /* a second lap could meet the same pages */
 			continue;
 		}
-		at = MAX(t->hand.at, r->start);
 		if (!region_serves(t, r, b)) {
 			if (b->n && r->registered && r->writable && !r->denied)
 				return; /* of the other protection: the next command */
 			t->hand.at = r->end;
 			continue;
 		}
+		if (!window(t, r, &at, &stop)) {
+			t->hand.at = r->end;
+			continue;
+		}
 		b->exec = r->exec;
-		n = pagemap_scan(t->pagemap, at, r->end, PAGEMAP_RESIDENT, runs, ARRAY_SIZE(runs),
+		n = pagemap_scan(t->pagemap, at, stop, PAGEMAP_RESIDENT, runs, ARRAY_SIZE(runs),
 				 1024, &end);
 		if (n < 0) {
 			t->hand.at = r->end;

@@ -94,6 +94,8 @@ enum fault_result fill_zero(struct fault *f)
 		return refused(t, f->address, r);
 	n = (uint32_t)bytes_to_pages((uint64_t)r);
 	stream_advance(stream, f->address + (uint64_t)r);
+	table_leaf(&t->table, f->address, true); /* the hand finds it there */
+	table_leaf(&t->table, f->address + (uint64_t)r - 1, true);
 	/* A zero page is no memory until it is written, which nobody would tell us: so it is
 	 * protected, unless it is about to be written anyway. */
 	if (f->write)

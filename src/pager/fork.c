@@ -60,9 +60,13 @@ static int clone_words(struct task *parent, struct task *child)
 		if (table_set(&child->table, entry->address, share(parent, entry->word)) < 0)
 			return -ENOMEM;
 	}
-	for (size_t i = 0; i < parent->regions.n; i++)
-		if (regions_add(&child->regions, &parent->regions.list[i]) < 0)
+	for (size_t i = 0; i < parent->regions.n; i++) {
+		struct region region = parent->regions.list[i];
+
+		region.looked = false;
+		if (regions_add(&child->regions, &region) < 0)
 			return -ENOMEM;
+	}
 	child->unmarked = parent->unmarked;
 	return 0;
 }

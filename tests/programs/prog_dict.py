@@ -34,8 +34,8 @@ def main():
   for i in range(0, COUNT, 5):
     del table[i]
   print("thinned", len(table), checksum(table, list(table)[::11]))
-  keys = sorted(table, key=lambda i: table[i])[:5]
-  print("sorted", keys)
+  sample = range(1, COUNT, 250)
+  print("sorted", sorted((i for i in sample if i in table), key=lambda i: table[i])[:5])
   return 3  # a status of its own, to be passed on
 
 

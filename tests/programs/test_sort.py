@@ -6,7 +6,7 @@ import random
 
 import common
 
-LINES = 2_000_000
+LINES = 1_400_000
 
 
 def prepare(folder):

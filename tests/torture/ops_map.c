@@ -269,7 +269,7 @@ static int op_protect(struct actor *a)
 	for (unsigned i = start; i < start + n; i++)
 		page_of(r, i)->flags = (page_of(r, i)->flags & ~(unsigned)(P_RO | P_NONE)) | flags;
 	if (r->kind == R_NORMAL)
-		run_tag(a, r, start, n);
+		run_split(a, r, start, n);
 	return 0;
 }
 
@@ -292,7 +292,7 @@ static int op_unprotect(struct actor *a)
 	for (unsigned i = start; i < start + n; i++)
 		page_of(r, i)->flags &= ~(unsigned)(P_RO | P_NONE);
 	if (r->kind == R_NORMAL)
-		run_tag(a, r, start, n);
+		run_split(a, r, start, n);
 	return 0;
 }
 
@@ -318,7 +318,7 @@ static int op_lock(struct actor *a)
 		check(a, madvise(addr_of(r, start), n * PAGE, MADV_DONTNEED) != 0 &&
 				 errno == EINVAL);
 	}
-	run_tag(a, r, start, n);
+	run_split(a, r, start, n);
 	return 0;
 }
 
@@ -339,7 +339,7 @@ static int op_unlock(struct actor *a)
 	check(a, munlock(addr_of(r, start), n * PAGE) == 0);
 	for (unsigned i = start; i < start + n; i++)
 		page_of(r, i)->flags &= ~(unsigned)P_LOCKED;
-	run_tag(a, r, start, n);
+	run_split(a, r, start, n);
 	return 0;
 }
 
@@ -478,7 +478,7 @@ static int op_advise(struct actor *a)
 	if (madvise(addr_of(r, start), n * r->stride, advice) != 0)
 		check(a, errno == EBADF || errno == EINVAL);
 	if (r->kind == R_NORMAL)
-		run_tag(a, r, start, n);
+		run_split(a, r, start, n);
 	return 0;
 }
 
@@ -508,7 +508,7 @@ static int op_dontfork(struct actor *a)
 					    : (set ? MADV_WIPEONFORK : MADV_KEEPONFORK)) == 0);
 	for (unsigned i = start; i < start + n; i++)
 		page_of(r, i)->flags = (page_of(r, i)->flags & ~flag) | (set ? flag : 0);
-	run_tag(a, r, start, n);
+	run_split(a, r, start, n);
 	return 0;
 }
 
@@ -526,7 +526,7 @@ static int op_hugepage(struct actor *a)
 	if (madvise(addr_of(r, start), n * PAGE, advice) != 0)
 		check(a, errno == EINVAL);
 	if (r->kind == R_NORMAL)
-		run_tag(a, r, start, n);
+		run_split(a, r, start, n);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -84,9 +85,29 @@ static void shadow_after_fork(struct actor *a)
 	}
 }
 
+static uint64_t milliseconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* All, or now and then only a part, so that short-lived children are seen, too. */
+static void child_verify(struct actor *a, bool all)
+{
+	verify_one_in = chance(a, 3) ? 1 : 16;
+	if (all)
+		world_verify(a);
+	else
+		actor_verify(a);
+	verify_one_in = 1;
+}
+
 static _Noreturn void child_main(struct actor *a, struct world *copy, uint64_t serial, bool all,
 				 pid_t parent)
 {
+	uint64_t end = milliseconds() + 200 + pick(a, 1500);
 	unsigned ops;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -104,21 +125,20 @@ static _Noreturn void child_main(struct actor *a, struct world *copy, uint64_t s
 	for (unsigned i = 0; i < W->actors; i++)
 		if (all || i == a->index)
 			shadow_after_fork(&W->actor[i]);
-	if (chance(a, 2)) {
-		if (all)
-			world_verify(a);
-		else
-			actor_verify(a);
-	}
+	child_verify(a, all);
 	ops = 10 + pick(a, chance(a, 4) ? 2000 : 200);
-	while (ops-- > 0 && !__atomic_load_n(&root->stop, __ATOMIC_RELAXED))
+	while (ops-- > 0 && milliseconds() < end &&
+	       !__atomic_load_n(&root->stop, __ATOMIC_RELAXED))
 		act(a);
 	children_reap(a, true);
-	if (all)
-		world_verify(a);
-	else
-		actor_verify(a);
+	child_verify(a, all);
 	_exit(0);
+}
+
+/* While a child lives, what it shares cannot be evicted: most of the time there are none. */
+static bool time_to_fork(void)
+{
+	return milliseconds() % 5000 < 1500;
 }
 
 static int fork_with(struct actor *a, bool all)
@@ -136,7 +156,7 @@ static int fork_with(struct actor *a, bool all)
 	for (unsigned i = 0; i < CHILDREN; i++)
 		if (children[i].pid == 0)
 			c = &children[i];
-	if (!c || depth >= MAX_DEPTH)
+	if (!c || depth >= MAX_DEPTH || !time_to_fork())
 		return -1;
 	if (__atomic_add_fetch(&root->alive, 1, __ATOMIC_RELAXED) > root->actors + CHILDREN) {
 		__atomic_sub_fetch(&root->alive, 1, __ATOMIC_RELAXED);

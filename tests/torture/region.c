@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+unsigned verify_one_in = 1;
+
 #define TIB  (1ull << 40)
 #define ZONE 0x100000000000ull /* nobody else maps here: for MAP_GROWSDOWN */
 
@@ -215,6 +217,18 @@ void run_tag(struct actor *a, struct region *r, unsigned start, unsigned n)
 		page_of(r, i)->tag = a->tag;
 }
 
+void run_split(struct actor *a, struct region *r, unsigned start, unsigned n)
+{
+	uint32_t old = 0;
+
+	for (unsigned i = start; i < start + n; i++) {
+		if (i == start || page_of(r, i)->tag != old)
+			a->tag++;
+		old = page_of(r, i)->tag;
+		page_of(r, i)->tag = a->tag;
+	}
+}
+
 void region_verify(struct actor *a, const struct region *r)
 {
 	bool down = chance(a, 4);
@@ -222,7 +236,7 @@ void region_verify(struct actor *a, const struct region *r)
 	for (unsigned k = 0; k < r->pages; k++) {
 		unsigned i = down ? r->pages - 1 - k : k;
 
-		if (!(page_of(r, i)->flags & P_UNREADABLE))
+		if (!(page_of(r, i)->flags & P_UNREADABLE) && chance(a, verify_one_in))
 			page_verify(a, page_of(r, i), addr_of(r, i));
 	}
 }
@@ -273,7 +287,8 @@ void shared_verify(struct actor *a, unsigned owner)
 		for (unsigned i = 0; i < r->pages; i++) {
 			struct page *p = world_pages(W) + r->first + i;
 
-			if (i / CLUSTER % W->actors == owner && !(p->flags & P_UNREADABLE))
+			if (i / CLUSTER % W->actors == owner && !(p->flags & P_UNREADABLE) &&
+			    chance(a, verify_one_in))
 				page_verify(a, p, (uint64_t *)(r->addr + i * PAGE));
 		}
 	}

@@ -199,7 +199,12 @@ struct region *region_pick(struct actor *a, unsigned kinds); /* mask of 1 << kin
 bool run_pick(struct actor *a, struct region *r, unsigned max, unsigned *start, unsigned *n);
 bool run_without(const struct region *r, unsigned start, unsigned n, unsigned flags);
 bool run_one_vma(const struct region *r, unsigned start, unsigned n);
+/* The run has become one VMA, or part of one. */
 void run_tag(struct actor *a, struct region *r, unsigned start, unsigned n);
+/* The run was cut out of its VMAs. What was in two stays in two, even if it is alike now: VMAs that
+ * were written on their own never merge again. */
+void run_split(struct actor *a, struct region *r, unsigned start, unsigned n);
+extern unsigned verify_one_in; /* how many pages of those that region_verify & co. see */
 void region_verify(struct actor *a, const struct region *r);
 void actor_verify(struct actor *a); /* all it owns */
 void world_verify(struct actor *a); /* all, the other actors' too */
