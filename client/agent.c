@@ -249,6 +249,8 @@ static bool move_run(struct agent *agent, const struct exchange_run *run, uint32
 		uint8_t result;
 
 		r = move(agent, window + (first + done) * PAGE, from, run->pages - done);
+		if (r == -EINVAL) /* the run has come to span two mappings? */
+			r = move(agent, window + (first + done) * PAGE, from, 1);
 		if (r > 0) {
 			mark(agent, from, (uint32_t)(first + done), (uint64_t)r / PAGE);
 			done += (uint64_t)r / PAGE;

@@ -13,7 +13,7 @@ struct region {
 	bool writable, exec;
 	bool registered;
 	bool looked;  /* every leaf with resident pages exists (see evict.c) */
-	bool denied;  /* eviction answered EINVAL (mlocked, …): left alone until it changes */
+	uint64_t denied_until; /* lap of the hand: MOVE answered EINVAL (mlocked, …) */
 	bool refused; /* REGISTER failed: somebody else's uffd, special memory */
 };
 

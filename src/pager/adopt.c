@@ -75,7 +75,7 @@ static void inherit(struct task *t, struct region *region)
 	region->registered = old->registered;
 	region->refused = old->refused;
 	region->looked = old->looked;
-	region->denied = old->denied && old->writable == region->writable;
+	region->denied_until = old->denied_until;
 }
 
 /* One VMA of a scan: kept as a region, registered if it is new. */

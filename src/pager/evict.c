@@ -84,26 +84,34 @@ static uint32_t reserve_slots(struct worker *w, struct frame *records, uint32_t 
 
 /* What the hand has gathered for one command. */
 struct batch {
-	uint64_t address[EXCHANGE_BATCH];
-	uint32_t n, max, runs;
+	struct exchange_run runs[EXCHANGE_RUNS];
+	uint32_t n, max, n_runs; /* pages, runs */
+	uint64_t region; /* start of the region that the last run is in: MOVE takes no more than one */
 	bool exec;
 };
 
-static bool batch_add(struct batch *b, uint64_t address)
+static bool batch_add(struct batch *b, uint64_t address, uint64_t region)
 {
-	bool new_run = !b->n || b->address[b->n - 1] + PAGE_SIZE != address;
+	struct exchange_run *last = &b->runs[b->n_runs - 1];
 
-	if (b->n == b->max || (new_run && b->runs == EXCHANGE_RUNS))
+	if (b->n == b->max)
 		return false;
-	b->runs += new_run;
-	b->address[b->n++] = address;
+	if (b->n && b->region == region && last->address + pages_to_bytes(last->pages) == address) {
+		last->pages++;
+	} else if (b->n_runs < EXCHANGE_RUNS) {
+		b->runs[b->n_runs++] = (struct exchange_run){address, 1};
+		b->region = region;
+	} else {
+		return false;
+	}
+	b->n++;
 	return true;
 }
 
 /* Offers resident pages to the policy; false when the batch is full. *ret_at: up to where.
  * Pages that a fork shares cannot leave: only those that are the task's alone are offered. */
-static bool offer_run(struct task *t, struct batch *b, uint64_t start, uint64_t end,
-		      uint64_t *ret_at)
+static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t start,
+		      uint64_t end, uint64_t *ret_at)
 {
 	bool exclusive[LEAF_WORDS];
 
@@ -121,7 +129,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t start, uint64_t 
 			continue;
 		switch (victim_choose(word, t->hand.lap)) {
 		case VICTIM_TAKE:
-			if (!batch_add(b, at)) {
+			if (!batch_add(b, at, region)) {
 				*ret_at = at;
 				return false;
 			}
@@ -140,7 +148,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t start, uint64_t 
 
 static bool region_serves(const struct task *t, const struct region *r, const struct batch *b)
 {
-	if (!r->registered || !r->writable || r->denied)
+	if (!r->registered || !r->writable || t->hand.lap < r->denied_until)
 		return false;
 	if (r->exec && !t->staging_rwx)
 		return false;
@@ -217,7 +225,7 @@ static void gather(struct task *t, struct batch *b)
 			continue;
 		}
 		if (!region_serves(t, r, b)) {
-			if (b->n && r->registered && r->writable && !r->denied)
+			if (b->n && b->exec != r->exec)
 				return; /* of the other protection: the next command */
 			t->hand.at = r->end;
 			continue;
@@ -236,7 +244,7 @@ static void gather(struct task *t, struct batch *b)
 		t->hand.at = end;
 		for (ssize_t i = 0; i < n; i++) {
 			uint32_t before = b->n;
-			bool more = offer_run(t, b, runs[i].start, runs[i].end, &at);
+			bool more = offer_run(t, b, r->start, runs[i].start, runs[i].end, &at);
 
 			t->hand.taken_in_lap += b->n - before;
 			if (!more) {
@@ -265,6 +273,20 @@ static unsigned command_flags(const struct task *t, const struct batch *b)
 	return flags;
 }
 
+/* The page is to leave for the frame. */
+static void leaves_for(struct task *t, uint32_t frame, uint64_t address)
+{
+	struct frame *record = &t->frames.records[frame];
+	word_t old = table_get(&t->table, address);
+
+	record->address = address;
+	if (word_tag(old) == WORD_PRESENT && old & WORD_SLOT) {
+		record->has_old = true;
+		record->old = word_slot(old);
+	}
+	table_set(&t->table, address, word_make(WORD_EVICTING, 0, 0, frame));
+}
+
 static void post(struct task *t, const struct batch *b, uint32_t first_frame)
 {
 	struct exchange *x = t->exchange;
@@ -275,25 +297,14 @@ static void post(struct task *t, const struct batch *b, uint32_t first_frame)
 		.used = true,
 		.posted_at = t->worker->now,
 		.flags = command_flags(t, b),
+		.n_runs = b->n_runs,
 		.n_pages = b->n,
 		.first_frame = first_frame,
 	};
-	for (uint32_t i = 0; i < b->n; i++) {
-		struct frame *frame = &t->frames.records[first_frame + i];
-		word_t old = table_get(&t->table, b->address[i]);
-
-		frame->address = b->address[i];
-		if (word_tag(old) == WORD_PRESENT && old & WORD_SLOT) {
-			frame->has_old = true;
-			frame->old = word_slot(old);
-		}
-		table_set(&t->table, b->address[i],
-			  word_make(WORD_EVICTING, 0, 0, first_frame + i));
-		if (i && b->address[i] == b->address[i - 1] + PAGE_SIZE)
-			c->runs[c->n_runs - 1].pages++;
-		else
-			c->runs[c->n_runs++] = (struct exchange_run){b->address[i], 1};
-	}
+	memcpy(c->runs, b->runs, sizeof(c->runs));
+	for (uint32_t r = 0, i = first_frame; r < b->n_runs; r++)
+		for (uint32_t k = 0; k < b->runs[r].pages; k++, i++)
+			leaves_for(t, i, b->runs[r].address + pages_to_bytes(k));
 	theirs->flags = c->flags;
 	theirs->n_runs = c->n_runs;
 	theirs->n_pages = c->n_pages;
@@ -425,7 +436,7 @@ static void deny(struct task *t, uint64_t address)
 	struct region *r = regions_find(&t->regions, address);
 
 	if (r && r->start <= address)
-		r->denied = true;
+		r->denied_until = t->hand.lap + 16;
 }
 
 static void harvest(struct task *t, struct command *c, const struct exchange_command *theirs)
