@@ -56,6 +56,11 @@ def read_text(path):
   return ""
 
 
+def shorten(text, most):
+  """The beginning and the end: what went wrong stands in the one, how it ended in the other."""
+  return text if len(text) <= most else f"{text[:most * 2 // 3]}\n…\n{text[-most // 3:]}"
+
+
 def wait_until(condition, seconds, what):
   """=> what the condition said when it was true."""
   end = time.monotonic() + seconds * SLOW
@@ -175,12 +180,22 @@ class Run:
     self.command = [str(part) for part in command]
     self.started = time.monotonic()
     self.status = None
-    self.before = set(runtime_directories())
     with open(self.out, "wb") as out, open(self.err, "wb") as err:
       self.process = subprocess.Popen(
         self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
         env={**os.environ, **{"TMPDIR": self.folder, "BEHAVE_RESULT": self.result},
              **{key: str(value) for key, value in (env or {}).items()}, MARK: self.mark})
+
+    if not NATIVE:
+      threading.Thread(target=self.find_daemon, daemon=True).start()
+
+  def find_daemon(self):
+    """Its pid is part of the name of a directory that it must not leave behind."""
+    while not self.daemon_pid and self.process.poll() is None:
+      for pid in read_text(f"/proc/{self.process.pid}/task/{self.process.pid}/children").split():
+        if command_of(pid) == "upagerd":
+          self.daemon_pid = int(pid)
+      time.sleep(0.01)
 
   def __enter__(self):
     return self
@@ -253,7 +268,7 @@ class Run:
 
   def describe(self):
     return (f"{' '.join(self.command)}\nstatus {self.process.poll()}\nstdout: "
-            f"{self.output()[-1000:]}\nstderr: {self.errors()[-3000:]}")
+            f"{shorten(self.output(), 2000)}\nstderr: {shorten(self.errors(), 12000)}")
 
   def state(self):
     """What the processes of the run are doing, for the report of a hang."""
@@ -294,8 +309,7 @@ class Run:
     left = [f"process {pid} ({command_of(pid)})" for pid in marked(self.mark)]
     left += [f"socket or swap {path}" for path in glob.glob(self.folder + "/s*")]
     for path in runtime_directories():
-      owner = re.search(r"/upager-(\d+)-\w+$", path)
-      if owner and path not in self.before and not os.path.exists(f"/proc/{owner[1]}"):
+      if self.daemon_pid and f"/upager-{self.daemon_pid}-" in path:
         left.append(f"directory {path}")
       elif any(self.folder in read_text(os.path.join(path, name))
                for name in ("config.json", "run.json")):
