@@ -39,7 +39,6 @@ void task_free(struct task *t)
 	table_done(&t->table);
 	regions_done(&t->regions);
 	free(t->limbo);
-	free(t->doubts);
 	free(t->streams);
 	free(t->touches);
 	free(t);
@@ -57,21 +56,6 @@ int limbo_add(struct task *t, uint64_t address, word_t word)
 		t->limbo_capacity = capacity;
 	}
 	t->limbo[t->n_limbo++] = (struct limbo_entry){address, word};
-	return 0;
-}
-
-int doubt_add(struct task *t, uint64_t start, uint64_t end)
-{
-	if (t->n_doubts == t->doubts_capacity) {
-		size_t capacity = t->doubts_capacity ? t->doubts_capacity * 2 : 16;
-		struct doubt *doubts = reallocarray(t->doubts, capacity, sizeof(*doubts));
-
-		if (!doubts)
-			return -ENOMEM;
-		t->doubts = doubts;
-		t->doubts_capacity = capacity;
-	}
-	t->doubts[t->n_doubts++] = (struct doubt){start, end};
 	return 0;
 }
 

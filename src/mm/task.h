@@ -114,8 +114,6 @@ struct task {
 	struct frames frames;
 	struct command commands[EXCHANGE_COMMANDS];
 	uint32_t posted, reaped;
-	struct doubt { uint64_t start, end; } *doubts; /* UNMAPs that unmarked words may survive */
-	size_t n_doubts, doubts_capacity;
 	struct limbo_entry *limbo;
 	size_t n_limbo, limbo_capacity;
 	struct waiters retries; /* an event is pending: tried again soon */
@@ -145,8 +143,6 @@ void task_free(struct task *task);
 
 /* Remembers a word in limbo. -ENOMEM: the caller lets the slot go at once. */
 int limbo_add(struct task *task, uint64_t address, word_t word);
-/* Remembers a range that an UNMAP took away from words without a marker. -ENOMEM. */
-int doubt_add(struct task *task, uint64_t start, uint64_t end);
 
 /* Pages were added to or taken from what the task's program has. */
 void group_charge(struct group *group, int64_t pages);

@@ -35,11 +35,10 @@ void limbo_clear(struct task *t)
 /* mmap_changing is zero: every event that happened has been read. */
 void limbo_purge(struct task *t)
 {
-	if (!t->n_limbo && !t->n_doubts && !(t->unmarked && t->features.wp_unpopulated))
+	if (!t->n_limbo && !(t->unmarked && t->features.wp_unpopulated))
 		return;
 	if (!t->sentinel || uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false) < 0)
 		return;
-	event_settle_doubts(t);
 	limbo_clear(t);
 	if (t->unmarked)
 		t->unmarked = !evict_retry_marks(t);
@@ -132,55 +131,19 @@ static void discard_word(struct task *t, struct leaf *leaf, unsigned index, void
 }
 
 /* After an UNMAP: is the word's content still mapped, because the event is older than what has
- * come there since? The marker tells. Without one, whether the page is registered does; but that
- * can be asked only when no event is pending: until then the range is in doubt. */
+ * come there since? The marker tells. A word without one was evicted right here and before the
+ * event (MOVE succeeds only while none is pending): it goes. */
 static void check_word(struct task *t, struct leaf *leaf, unsigned index, void *context)
 {
 	uint64_t address = leaf->base + index * (uint64_t)PAGE_SIZE;
 	word_t word = leaf->words[index];
-	bool *doubt = context;
 
-	if (word_is_evicted(word) && word & WORD_UNMARKED) {
-		*doubt = true;
-		return;
-	}
+	(void)context;
 	/* A child without hello has no pagemap; there the fill itself finds out. */
-	if (word_is_evicted(word) &&
+	if (word_is_evicted(word) && !(word & WORD_UNMARKED) &&
 	    (t->pagemap < 0 || pagemap_is(t->pagemap, address, PAGEMAP_MARKER) == 1))
 		return;
 	event_drop_word(t, leaf, index);
-}
-
-static void settle_word(struct task *t, struct leaf *leaf, unsigned index, void *context)
-{
-	uint64_t address = leaf->base + index * (uint64_t)PAGE_SIZE;
-	word_t word = leaf->words[index];
-	bool *pending = context;
-	int r;
-
-	if (!word_is_evicted(word) || !(word & WORD_UNMARKED))
-		return;
-	r = uffd_protect(t->uffd, address, PAGE_SIZE, t->features.wp_unpopulated);
-	if (uffd_classify(r) == UFFD_RETRY)
-		*pending = true;
-	else if (r < 0)
-		event_drop_word(t, leaf, index);
-}
-
-bool event_settle_doubts(struct task *t)
-{
-	bool pending = false;
-
-	for (size_t i = t->n_doubts; i-- > 0;) {
-		bool here = false;
-
-		each_word(t, t->doubts[i].start, t->doubts[i].end, settle_word, &here);
-		if (here)
-			pending = true;
-		else
-			t->doubts[i] = t->doubts[--t->n_doubts];
-	}
-	return !pending;
 }
 
 /* ---- events ---- */
@@ -202,6 +165,11 @@ static bool is_own_zap(struct task *t, uint64_t start, uint64_t end)
 	return false;
 }
 
+void event_discard(struct task *t, uint64_t start, uint64_t end)
+{
+	each_word(t, start, end, discard_word, NULL);
+}
+
 static void event_remove(struct task *t, uint64_t start, uint64_t end)
 {
 	count(&t->counters, remove);
@@ -209,17 +177,13 @@ static void event_remove(struct task *t, uint64_t start, uint64_t end)
 		return; /* staging */
 	if (is_own_zap(t, start, end))
 		return;
-	each_word(t, start, end, discard_word, NULL);
+	event_discard(t, start, end);
 }
 
 static void event_unmap(struct task *t, uint64_t start, uint64_t end)
 {
-	bool doubt = false;
-
 	count(&t->counters, unmap);
-	each_word(t, start, end, check_word, &doubt);
-	if (doubt && doubt_add(t, start, end) < 0)
-		task_broken(t, ENOMEM);
+	each_word(t, start, end, check_word, NULL);
 	regions_remove(&t->regions, start, end);
 	/* A hole in registered memory: what is mapped there next must merge again soon. */
 	t->adopt.wanted = true;

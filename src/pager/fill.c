@@ -114,7 +114,7 @@ int fill_is_ours(struct task *t, uint64_t address, word_t word)
 	ssize_t r;
 
 	if (word & WORD_UNMARKED)
-		return t->n_doubts && !event_settle_doubts(t) ? -EAGAIN : 1;
+		return 1;
 	if (t->pagemap >= 0)
 		return pagemap_is(t->pagemap, address, PAGEMAP_MARKER);
 	/* A child that has not said hello: ZEROPAGE is refused by a marker, and by nothing else.

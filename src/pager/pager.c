@@ -279,14 +279,13 @@ static int begin_program(struct task *t, const struct pager_attach *a)
 	t->uffd = a->uffd;
 	t->token = 0;
 	t->sentinel = t->state->header.sentinel = a->sentinel;
+	t->features = (struct uffd_features){
+		.move = pager_may(w, PAGER_FEATURE_MOVE),
+		.poison = pager_may(w, PAGER_FEATURE_POISON),
+		.wp_unpopulated = pager_may(w, PAGER_FEATURE_WP_UNPOPULATED),
+	};
 	r = uffd_handshake(t->uffd, &t->features);
-	if (r < 0)
-		return r;
-	t->features.move = t->features.move && pager_may(w, PAGER_FEATURE_MOVE);
-	t->features.poison = t->features.poison && pager_may(w, PAGER_FEATURE_POISON);
-	t->features.wp_unpopulated =
-		t->features.wp_unpopulated && pager_may(w, PAGER_FEATURE_WP_UNPOPULATED);
-	return adopt_sentinel(t);
+	return r < 0 ? r : adopt_sentinel(t);
 }
 
 static void do_attach(struct worker *w, struct mail *mail)

@@ -128,7 +128,7 @@ static void serve_task(struct task *t)
 	if (t->messages || t->gate_wanted)
 		task_messages(t);
 	evict_complete(t);
-	if (t->n_limbo || t->unmarked || t->n_doubts)
+	if (t->n_limbo || t->unmarked)
 		limbo_purge(t);
 	if (t->adopt.wanted && t->group->armed)
 		adopt_scan(t);

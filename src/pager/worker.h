@@ -111,10 +111,9 @@ void gate_watch(struct task *task);
 /* ---- event.c: messages of one task ---- */
 void task_messages(struct task *task); /* reads and applies all that wait */
 void event_drop_word(struct task *task, struct leaf *leaf, unsigned index);
+void event_discard(struct task *task, uint64_t start, uint64_t end); /* the range reads as zeros */
 void limbo_purge(struct task *task); /* if no event can claim anything any more */
 void limbo_clear(struct task *task);
-/* Words without a marker in unmapped ranges: kept or dropped. false: an event is pending. */
-bool event_settle_doubts(struct task *task);
 
 /* ---- fork.c ---- */
 void fork_task(struct task *parent, int uffd);

@@ -49,24 +49,28 @@ int uffd_open(int device)
 	return fd < 0 ? -errno : fd;
 }
 
-int uffd_handshake(int uffd, struct uffd_features *ret)
+int uffd_handshake(int uffd, struct uffd_features *wanted)
 {
-	/* A feature that the kernel does not know fails the call and leaves the uffd unusable for a
-	 * second try on some versions; so the newest set is tried first, then without it. */
-	static const uint64_t optional[] = {
+	const uint64_t optional = (wanted->wp_unpopulated ? UFFD_FEATURE_WP_UNPOPULATED : 0) |
+				  (wanted->poison ? UFFD_FEATURE_POISON : 0) |
+				  (wanted->move ? UFFD_FEATURE_MOVE : 0);
+	/* In the order in which the kernel learned them: what an older one does not know fails the
+	 * call, which may then be made again. */
+	static const uint64_t known[] = {
 		OPTIONAL,
 		UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON,
 		UFFD_FEATURE_WP_UNPOPULATED,
 		0,
 	};
 
-	for (size_t i = 0; i < sizeof(optional) / sizeof(*optional); i++) {
-		struct uffdio_api api = {.api = UFFD_API, .features = REQUIRED | optional[i]};
+	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
+		uint64_t features = optional & known[i];
+		struct uffdio_api api = {.api = UFFD_API, .features = REQUIRED | features};
 
 		if (ioctl(uffd, UFFDIO_API, &api) == 0) {
-			ret->move = optional[i] & UFFD_FEATURE_MOVE;
-			ret->poison = optional[i] & UFFD_FEATURE_POISON;
-			ret->wp_unpopulated = optional[i] & UFFD_FEATURE_WP_UNPOPULATED;
+			wanted->move = features & UFFD_FEATURE_MOVE;
+			wanted->poison = features & UFFD_FEATURE_POISON;
+			wanted->wp_unpopulated = features & UFFD_FEATURE_WP_UNPOPULATED;
 			return 0;
 		}
 		if (errno != EINVAL)

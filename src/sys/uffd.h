@@ -34,9 +34,10 @@ enum uffd_verdict uffd_classify(ssize_t result);
  * that is -1, from the system call. */
 int uffd_open(int device);
 
-/* The UFFDIO_API handshake with the events and features we use; what is optional and missing shows
- * in *ret. -EOPNOTSUPP: something that we cannot do without is missing. */
-int uffd_handshake(int uffd, struct uffd_features *ret);
+/* The UFFDIO_API handshake with the events and features we use: of the optional ones those that are
+ * in *wanted and that the kernel has; *wanted says which they are. -EOPNOTSUPP: something that we
+ * cannot do without is missing. */
+int uffd_handshake(int uffd, struct uffd_features *wanted);
 
 int uffd_register(int uffd, uint64_t start, uint64_t length);
 int uffd_wake(int uffd, uint64_t start, uint64_t length);

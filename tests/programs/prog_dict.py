@@ -26,7 +26,7 @@ def main():
   table = {i: value(i, 0) for i in range(COUNT)}
   print("built", len(table), sum(map(len, table.values())))
   print("in order", checksum(table, range(0, COUNT, 7)))
-  picks = [rng.randrange(COUNT) for _ in range(20_000)]
+  picks = [rng.randrange(COUNT) for _ in range(8_000)]
   print("at random", checksum(table, picks))
   for i in picks:
     table[i] = value(i, 1)

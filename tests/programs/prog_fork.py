@@ -5,7 +5,7 @@ import multiprocessing
 import sys
 
 BLOCK = 64 * 1024
-BLOCKS = 1400
+BLOCKS = 800
 
 blocks = []
 

@@ -13,17 +13,17 @@ done
 echo "lines $lines"
 
 # Two programs that hold everything, then a compressor with its dictionary.
-numbers 350000 |
+numbers 120000 |
 	awk '{ seen[$2] = $1; sum += $1 } END { print length(seen), sum
 		for (key in seen) print key, seen[key] }' |
-	sort -S 60M | xz -4 -T1 | xz -d | cksum
+	sort -S 30M | xz -3 -T1 | xz -d | cksum
 
-(numbers 400000 | gzip -1 | gunzip |
+(numbers 150000 | gzip -1 | gunzip |
 	awk '{ x[NR] = $0 } END { for (i = NR; i > 0; i -= 10000) print x[i] }')
 
 background=$(
-	numbers 400000 | sort -S 30M -k2 | cksum &
-	numbers 400000 | awk '{ x[$1] = $2 } END { for (i = 0; i < 1000003; i += 50000) print x[i] }'
+	numbers 150000 | sort -S 30M -k2 | cksum &
+	numbers 150000 | awk '{ x[$1] = $2 } END { for (i = 0; i < 1000003; i += 50000) print x[i] }'
 	wait
 )
 echo "background" $background | tr ' ' '\n' | sort

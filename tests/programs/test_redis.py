@@ -15,12 +15,12 @@ import time
 import common
 from redis_client import RedisError, connect
 
-KEYS = 110_000
-LATE_KEYS = 35_000
-VALUE_BYTES = 1000
-CHANGED = 25_000
+KEYS = 36_000
+LATE_KEYS = 12_000
+VALUE_BYTES = 4000  # about a page a value
+CHANGED = 9_000
 TIMEOUT = 120
-SAVE_DELAY = "-4"  # a nap every fourth key: the save lasts while the parent writes
+SAVE_DELAY = "20"  # microseconds a key: the save lasts while the parent writes
 
 
 def value(key, version):
@@ -77,7 +77,7 @@ def work(client, run, dump, snapshot):
   before = evicted_so_far(run)
   late = range(KEYS, KEYS + LATE_KEYS)
   result.append(("refused after the fork", write(client, versions, late, 0)))
-  picks = rng.sample(range(KEYS + LATE_KEYS), 10_000)
+  picks = rng.sample(range(KEYS + LATE_KEYS), 6_000)
   result.append(("wrong after the fork", wrong_keys(client, versions, picks)))
   after = evicted_so_far(run)
 

@@ -6,7 +6,7 @@ import random
 
 import common
 
-LINES = 1_400_000
+LINES = 800_000
 
 
 def prepare(folder):

@@ -7,7 +7,7 @@ import common
 def prepare(_folder):
   common.need("stress-ng")
   # What it prints has process ids and times in it; its verdict is the exit status.
-  command = ("exec stress-ng --vm 2 --vm-bytes 192M --vm-method all --vm-ops 200000 --verify "
+  command = ("exec stress-ng --vm 2 --vm-bytes 192M --vm-method all --vm-ops 60000 --verify "
              "--no-rand-seed --oomable --timeout 120 >/dev/null")
   return ["sh", "-c", command]
 
