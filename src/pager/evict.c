@@ -92,11 +92,11 @@ struct batch {
 
 static bool batch_add(struct batch *b, uint64_t address, uint64_t region)
 {
-	struct exchange_run *last = &b->runs[b->n_runs - 1];
+	struct exchange_run *last = b->n_runs ? &b->runs[b->n_runs - 1] : NULL;
 
 	if (b->n == b->max)
 		return false;
-	if (b->n && b->region == region && last->address + pages_to_bytes(last->pages) == address) {
+	if (last && b->region == region && last->address + pages_to_bytes(last->pages) == address) {
 		last->pages++;
 	} else if (b->n_runs < EXCHANGE_RUNS) {
 		b->runs[b->n_runs++] = (struct exchange_run){address, 1};

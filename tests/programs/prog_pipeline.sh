@@ -13,7 +13,7 @@ done
 echo "lines $lines"
 
 # Two programs that hold everything, then a compressor with its dictionary.
-numbers 120000 |
+numbers 240000 |
 	awk '{ seen[$2] = $1; sum += $1 } END { print length(seen), sum
 		for (key in seen) print key, seen[key] }' |
 	sort -S 30M | xz -3 -T1 | xz -d | cksum
