@@ -8,7 +8,7 @@
 #include "pager/worker.h"
 #include "sys/pagemap.h"
 
-#define CLUSTER_MAX 512u /* pages of one read */
+#define PIECE 32u /* pages of one read */
 
 /* What a call on one page has come to, where it is not done. */
 static enum fault_result refused(struct task *t, uint64_t address, ssize_t r)
@@ -362,7 +362,7 @@ static void fill_pages(struct fill *fill)
 {
 	struct task *t = fill->task;
 	const struct slots *slots = &tier_of(t->worker, word_tier(fill->words[0]))->slots;
-	bool take[CLUSTER_MAX] = {false};
+	bool take[PIECE] = {false};
 	uint32_t i = 0;
 
 	select_pages(fill, take);
@@ -425,68 +425,84 @@ static void fill_start(struct fill *fill)
 	tier_submit(tier_of(fill->task->worker, slot.tier), &fill->io);
 }
 
-/* How many pages from the fault on lie in neighbouring slots, and are really evicted? */
-static uint32_t cluster(const struct fault *f, uint32_t max)
+/* How many pages from `address` on lie in neighbouring slots of one tier and can be read? */
+static uint32_t cluster(struct task *t, uint64_t address, uint32_t max)
 {
-	struct task *t = f->task;
-	struct slot first = word_slot(f->word);
-	const struct slots *slots = &tier_of(t->worker, first.tier)->slots;
-	uint32_t n = 1;
+	struct slot first = word_slot(table_get(&t->table, address));
+	uint32_t n;
 
-	if (t->pagemap < 0)
-		return 1;
-	for (; n < max; n++) {
-		word_t word = table_get(&t->table, f->address + pages_to_bytes(n));
+	for (n = 0; n < max; n++) {
+		word_t word = table_get(&t->table, address + pages_to_bytes(n));
 		struct slot slot = word_slot(word);
 
-		if (word_tag(word) != WORD_SWAP || slot.tier != first.tier ||
-		    slot.index != first.index + n || slots->records[slot.index].writing)
+		if (word_tag(word) != WORD_SWAP || slot.tier == TIER_SAME ||
+		    slot.tier != first.tier || slot.index != first.index + n ||
+		    tier_of(t->worker, slot.tier)->slots.records[slot.index].writing)
 			break;
 	}
 	return n;
 }
 
-enum fault_result fill_read(struct fault *f)
+/* Begins to read up to `max` pages from `address` on; returns how many. 0: nothing to read there, or
+ * no memory to read it into. */
+static uint32_t read_cluster(struct task *t, uint64_t address, uint32_t max, bool protect)
 {
-	struct task *t = f->task;
 	struct worker *w = t->worker;
-	struct slot slot = word_slot(f->word);
-	struct stream *stream;
 	struct fill *fill;
-	uint32_t window, n;
 	char *bounce;
+	uint32_t n = bounce_take(w, cluster(t, address, max), &bounce);
 
-	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
-		return FAULT_NO_ROOM;
-	if (tier_of(w, slot.tier)->slots.records[slot.index].writing)
-		return FAULT_RETRY; /* a sibling's frame is on its way there */
-	window = clip(f, stream_window(t->streams, f->address, w->pager->config.readahead_pages,
-				       &stream));
-	n = bounce_take(w, cluster(f, window), &bounce);
 	if (!n)
-		return FAULT_RETRY;
+		return 0;
 	fill = malloc(sizeof(*fill) + n * sizeof(*fill->words));
 	if (!fill) {
 		bounce_give(w, bounce, n);
-		return FAULT_RETRY;
+		return 0;
 	}
-	*fill = (struct fill){.task = t, .address = f->address, .n = n, .protect = protects(f)};
+	*fill = (struct fill){.task = t, .address = address, .n = n, .protect = protect};
 	fill->io.uring = &w->uring;
 	fill->io.buffer = bounce;
 	fill->io.buffer_index = w->bounce_index;
 	for (uint32_t i = 0; i < n; i++) {
-		uint64_t address = f->address + pages_to_bytes(i);
-		word_t word = table_get(&t->table, address);
+		uint64_t at = address + pages_to_bytes(i);
+		word_t word = table_get(&t->table, at);
 
-		table_set(&t->table, address,
+		table_set(&t->table, at,
 			  word_of_slot(WORD_FILLING, word & WORD_UNMARKED, word_slot(word)));
-		fill->words[i] = table_get(&t->table, address);
+		fill->words[i] = table_get(&t->table, at);
 	}
-	stream_advance(stream, f->address + pages_to_bytes(n));
 	group_charge(t->group, n);
 	t->under_way++;
-	count(&t->counters, major);
-	count_add(&t->counters, readahead, n - 1);
 	fill_start(fill);
+	return n;
+}
+
+/* A stream's window is read in pieces, so that the reader goes on with the first while the others
+ * come. */
+enum fault_result fill_read(struct fault *f)
+{
+	struct task *t = f->task;
+	struct stream *stream;
+	uint32_t window, done, n;
+
+	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
+		return FAULT_NO_ROOM;
+	window = clip(f, stream_window(t->streams, f->address,
+				       t->worker->pager->config.readahead_pages, &stream));
+	if (t->pagemap < 0)
+		window = 1; /* markers are probed one by one */
+	done = read_cluster(t, f->address, MIN(window, PIECE), protects(f));
+	if (!done)
+		return FAULT_RETRY; /* a sibling's frame is on its way there, or memory is short */
+	while (done < window) {
+		n = read_cluster(t, f->address + pages_to_bytes(done), MIN(window - done, PIECE),
+				 protects(f));
+		if (!n)
+			break;
+		done += n;
+	}
+	stream_advance(stream, f->address + pages_to_bytes(done));
+	count(&t->counters, major);
+	count_add(&t->counters, readahead, done - 1);
 	return FAULT_DONE;
 }
