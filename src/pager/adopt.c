@@ -159,6 +159,7 @@ uint64_t group_room(const struct group *g)
 	return p.high > g->resident ? p.high - g->resident : 0;
 }
 
+/* The staging windows are part of the programs' anonymous memory, and of their samples. */
 void group_overhead(struct group *g)
 {
 	const struct task *t;
@@ -166,8 +167,7 @@ void group_overhead(struct group *g)
 	g->overhead = 0;
 	TAILQ_FOREACH(t, &g->tasks, link)
 		if (t->exchange)
-			g->overhead += t->frames.peak + bytes_to_pages(EXCHANGE_FRAMES) +
-				       (t->posted ? EXCHANGE_BATCH : 0);
+			g->overhead += t->frames.peak + bytes_to_pages(EXCHANGE_FRAMES);
 }
 
 /* A child that has not said hello has no descriptor that would tell of its end. */

@@ -156,6 +156,6 @@ void gate_watch(struct task *t)
 		return;
 	if ((t->gate_wanted && now - t->gate_since > limit) ||
 	    (t->reaped != t->posted && now - oldest->posted_at > 4 * limit) ||
-	    pidfd_ended(t->agent_pidfd[t->agent], 0))
+	    (t->reaped != t->posted && pidfd_ended(t->agent_pidfd[t->agent], 0)))
 		replace_twin(t);
 }
