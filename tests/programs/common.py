@@ -140,12 +140,12 @@ class Run:
     self.mark = uuid.uuid4().hex
     self.swap = os.path.join(self.folder, "swap")
     self.name = f"test-{self.mark[:12]}"
-    self.before = runtime_directories()
     if self.paged:
       command = [UPAGER, "run", "--memory", str(memory), "--swap", self.swap, "--name", self.name,
                  "--json", "--stats", "--", *command]
     self.command = command
     self.peak = 0
+    self.pids = set()  # all that were seen of this run, its daemon among them
     self.status = None
     self.started = time.monotonic()
     with open(stdin or os.devnull, "rb") as source, open(self.stdout, "wb") as out, \
@@ -153,10 +153,8 @@ class Run:
       self.process = subprocess.Popen(
         command, stdin=source, stdout=out, stderr=err, start_new_session=True,
         env={**os.environ, "LC_ALL": "C", "PYTHONHASHSEED": "0", **(env or {}), MARK: self.mark})
-    self.sampler = None
-    if not self.paged:
-      self.sampler = threading.Thread(target=self.sample, daemon=True)
-      self.sampler.start()
+    self.sampler = threading.Thread(target=self.sample, daemon=True)
+    self.sampler.start()
 
   def __enter__(self):
     return self
@@ -165,9 +163,13 @@ class Run:
     self.kill()
 
   def sample(self):
+    """Bare: the peak. Under upager the daemon holds the limit; only who belongs to the run."""
     while self.process.returncode is None:
-      self.peak = max(self.peak, sum(map(anonymous_bytes, children(self.process.pid))))
-      time.sleep(SAMPLE_SECONDS)
+      pids = children(self.process.pid)
+      self.pids |= pids
+      if not self.paged:
+        self.peak = max(self.peak, sum(map(anonymous_bytes, pids)))
+      time.sleep(1 if self.paged and len(pids) > 1 else SAMPLE_SECONDS)
 
   def wait(self, timeout):
     """=> the exit status, or None if there was no end in time; the program is ended then."""
@@ -176,8 +178,7 @@ class Run:
     except subprocess.TimeoutExpired:
       self.kill()
     self.seconds = time.monotonic() - self.started
-    if self.sampler:
-      self.sampler.join()
+    self.sampler.join()
     return self.status
 
   def kill(self):
@@ -223,8 +224,8 @@ class Run:
     if os.path.exists(self.swap):
       left.append(f"swap file {self.swap}")
     if self.paged:
-      left += [f"runtime directory {path}" for path in runtime_directories() - self.before
-               if not of_a_live_daemon(path)]
+      left += [f"runtime directory {path}" for path in runtime_directories()
+               if int(re.search(r"upager-(\d+)-", path).group(1)) in self.pids]
     return left
 
   def complaints(self):
@@ -233,13 +234,8 @@ class Run:
 
 
 def runtime_directories():
-  return set(glob.glob("/dev/shm/upager-*"))
-
-
-def of_a_live_daemon(path):
-  """Whether the daemon that its name tells still runs: another run's, or one that is ending."""
-  match = re.search(r"upager-(\d+)-", path)
-  return match and os.path.exists(f"/proc/{match.group(1)}")
+  """Those of embedded daemons; the name tells the daemon's pid."""
+  return [path for path in glob.glob("/dev/shm/upager-*") if re.search(r"upager-\d+-", path)]
 
 
 def difference(bare, paged):
