@@ -319,6 +319,20 @@ static void post(struct task *t, const struct batch *b, uint32_t first_frame)
 		syscall(SYS_futex, &x->posted, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
+/* Nothing more can leave. The group overruns its limit, or ends, as it was configured. */
+static void swap_is_full(struct group *g)
+{
+	struct task *t = TAILQ_FIRST(&g->tasks);
+	bool beyond = g->resident + g->overhead > bytes_to_pages(g->limit);
+
+	if (g->worker->now - g->full_at > 1000 * MS)
+		pager_notify(t, PAGER_NOTICE_SWAP_FULL, 0, 0);
+	g->full_at = g->worker->now;
+	if (beyond && g->worker->pager->config.on_full == PAGER_ON_FULL_KILL)
+		TAILQ_FOREACH(t, &g->tasks, link)
+			task_broken(t, ENOSPC);
+}
+
 /* One command, up to `want` pages. Returns how many pages are on their way. */
 static uint32_t evict_task(struct task *t, uint32_t want)
 {
@@ -332,10 +346,8 @@ static uint32_t evict_task(struct task *t, uint32_t want)
 	if (!n)
 		return 0;
 	b.max = reserve_slots(w, &t->frames.records[first], n);
-	if (!b.max && w->now - t->group->full_at > 1000 * MS) {
-		t->group->full_at = w->now;
-		pager_notify(t, PAGER_NOTICE_SWAP_FULL, 0, 0);
-	}
+	if (!b.max)
+		swap_is_full(t->group);
 	gather(t, &b);
 	if (b.n)
 		post(t, &b, first);
