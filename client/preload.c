@@ -297,6 +297,8 @@ static int attach(uint64_t token)
 		r = hear_welcome(&a);
 	if (r == 0)
 		r = start_agents(&a);
+	if (r < 0 && a.exchange)
+		atomic_store(&a.exchange->goodbye, 1); /* twins that did start leave */
 	/* The agents have what they need in descriptor tables of their own. */
 	for (unsigned i = 0; i < SESSION_FD_UFFD; i++)
 		close_fd(&a.fds[i]);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -39,8 +40,11 @@ static void session_free(struct session *session)
 	watch_free(session->socket);
 	watch_free(session->timer);
 	for (unsigned i = 0; i < SESSION_TWINS; i++)
-		if (session->agents.pidfd[i] >= 0)
+		if (session->agents.pidfd[i] >= 0) {
+			/* A twin of a client that stays unpaged would take us for dead one day. */
+			pidfd_kill(session->agents.pidfd[i], SIGKILL);
 			close(session->agents.pidfd[i]);
+		}
 	free(session);
 }
 
@@ -129,6 +133,9 @@ static int attach(struct session *session, const struct session_hello *hello, in
 		close(maps);
 	}
 	if (!session->client) {
+		/* A forked child that is let go while it lives would read zeros. */
+		if (hello->token)
+			kill(what.pid, SIGKILL);
 		pager_detach(clients->pager, id);
 		return -ENOMEM;
 	}

@@ -46,7 +46,7 @@ static bool take(struct slots *slots, uint32_t index)
 	struct slot_record *record = &slots->records[index];
 	uint32_t free_count = 0;
 
-	return !record->bad && atomic_compare_exchange_strong(&record->count, &free_count, 1);
+	return !record->bad && !atomic_load(&record->count) && atomic_compare_exchange_strong(&record->count, &free_count, 1);
 }
 
 /* Next fit: the cursor walks through the tier like the head of a log, so that what is evicted

@@ -59,10 +59,13 @@ int limbo_add(struct task *t, uint64_t address, word_t word)
 	return 0;
 }
 
-void group_charge(struct group *group, int64_t pages)
+static void add(uint64_t *to, int64_t pages)
 {
-	if (pages < 0 && group->resident < (uint64_t)-pages)
-		group->resident = 0;
-	else
-		group->resident += (uint64_t)pages;
+	*to = pages < 0 && *to < (uint64_t)-pages ? 0 : *to + (uint64_t)pages;
+}
+
+void task_charge(struct task *t, int64_t pages)
+{
+	add(&t->group->resident, pages);
+	add(&t->adopt.anonymous, pages);
 }

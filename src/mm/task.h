@@ -121,7 +121,7 @@ struct task {
 	struct {
 		uint64_t size, data; /* of the last statm: a change means new VMAs */
 		uint64_t anonymous;  /* pages */
-		uint64_t scanned_at; /* ns */
+		uint64_t next_scan, next_walk; /* ns */
 		bool wanted;         /* a scan is due at once */
 	} adopt;
 	struct {
@@ -145,4 +145,4 @@ void task_free(struct task *task);
 int limbo_add(struct task *task, uint64_t address, word_t word);
 
 /* Pages were added to or taken from what the task's program has. */
-void group_charge(struct group *group, int64_t pages);
+void task_charge(struct task *task, int64_t pages);

@@ -111,16 +111,18 @@ void adopt_scan(struct task *t)
 	struct procmaps_vma vma;
 	struct regions found = {0};
 	bool registered = false;
-	uint64_t at = 0;
+	uint64_t at = 0, started;
 	int r;
 
 	if (t->maps < 0 || t->ended)
 		return;
 	t->adopt.wanted = true; /* until it has been done */
+	if (t->worker->now < t->adopt.next_scan)
+		return;
 	if (!gate_take(t))
 		return;
 	t->adopt.wanted = false;
-	t->adopt.scanned_at = t->worker->now;
+	started = now_ns();
 	count(&t->counters, scans);
 	t->registered = 0;
 	while ((r = procmaps_next(t->maps, query, &maps, at, &vma)) == 0) {
@@ -132,6 +134,8 @@ void adopt_scan(struct task *t)
 	/* Commands that were posted against what was mapped here before are void. */
 	gate_release(t, registered);
 	procmaps_done(&maps);
+	/* With thousands of VMAs a scan takes milliseconds: a twentieth of the time, no more. */
+	t->adopt.next_scan = now_ns() + MAX(SCAN_EVERY, 20 * (now_ns() - started));
 	if (r == -ENOENT) {
 		regions_done(&t->regions);
 		t->regions = found;
@@ -177,6 +181,20 @@ static void look_for_life(struct task *t)
 		task_end(t);
 }
 
+/* A thread group whose first thread has ended: statm is empty, smaps_rollup still answers. (Or the
+ * process is ending: then its pidfd tells.) */
+static void sample_without_leader(struct task *t)
+{
+	uint64_t started = now_ns(), pss;
+
+	if (started < t->adopt.next_walk || t->smaps_rollup < 0 ||
+	    procmaps_pss_anon(t->smaps_rollup, &pss) < 0)
+		return;
+	t->adopt.anonymous = bytes_to_pages(pss);
+	t->adopt.wanted = true;
+	t->adopt.next_walk = now_ns() + 20 * (now_ns() - started);
+}
+
 static void sample_task(struct task *t)
 {
 	struct procmaps_statm statm;
@@ -185,8 +203,10 @@ static void sample_task(struct task *t)
 		look_for_life(t);
 		return;
 	}
-	if (procmaps_statm(t->statm, &statm) < 0)
-		return; /* ending: its pidfd tells */
+	if (procmaps_statm(t->statm, &statm) < 0) {
+		sample_without_leader(t);
+		return;
+	}
 	t->adopt.anonymous = statm.resident > statm.shared ? statm.resident - statm.shared : 0;
 	/* A child begins with what it shares; the next walk will know better. */
 	if (!t->adopt.size && t->parent)
@@ -320,7 +340,7 @@ void adopt_sample(struct group *g)
 		arm(g);
 	if (g->armed)
 		TAILQ_FOREACH(t, &g->tasks, link)
-			if (t->adopt.wanted && w->now - t->adopt.scanned_at >= SCAN_EVERY)
+			if (t->adopt.wanted)
 				adopt_scan(t);
 	say_overrun(g, &p);
 	if (w->now - g->published_at >= PUBLISH_EVERY)
@@ -335,7 +355,7 @@ static bool hopeless(const struct group *g)
 {
 	const struct task *t;
 
-	if (g->worker->now < g->hopeless_until)
+	if (g->worker->now < g->hopeless_until || g->worker->now - g->full_at < HOPELESS)
 		return true;
 	TAILQ_FOREACH(t, &g->tasks, link)
 		if (t->posted != t->reaped || t->under_way)

@@ -14,6 +14,7 @@
 #include "base/util.h"
 #include "pager/worker.h"
 #include "policy/pressure.h"
+#include "sys/nowait.h"
 #include "sys/pidfd.h"
 
 struct task *task_create(struct group *g)
@@ -109,7 +110,7 @@ static void bell_rings(struct completion *completion, int result)
 	uint64_t n;
 
 	poll->armed = false;
-	if (result > 0 && read(t->doorbell, &n, sizeof(n)) < 0)
+	if (result > 0 && nowait_read(t->doorbell, &n, sizeof(n)) < 0)
 		n = 0;
 	worker_queue(t);
 }
@@ -121,7 +122,7 @@ void task_watch(struct task *t)
 	t->uffd_poll.completion.done = uffd_ready;
 	t->bell_poll.completion.done = bell_rings;
 	t->uffd_poll.task = t->bell_poll.task = t;
-	if (!t->uffd_poll.armed && t->uffd >= 0)
+	if (!t->uffd_poll.armed && t->uffd >= 0 && !t->gate_wanted)
 		arm_poll(&t->uffd_poll, t->uffd);
 	if (!t->bell_poll.armed && t->doorbell >= 0)
 		arm_poll(&t->bell_poll, t->doorbell);
@@ -135,6 +136,8 @@ void task_end(struct task *t)
 		return;
 	t->ended = true;
 	t->evictable = false;
+	if (t->exchange)
+		atomic_store(&t->exchange->goodbye, 1);
 	for (unsigned i = 0; i < 2; i++)
 		if (t->agent_pidfd[i] >= 0)
 			pidfd_kill(t->agent_pidfd[i], SIGKILL);

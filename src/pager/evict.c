@@ -495,8 +495,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 	else if (!moved)
 		t->hand.exhausted_until = t->worker->now + LAP_REST;
 	count_add(&t->counters, evicted, moved);
-	group_charge(t->group, -(int64_t)moved);
-	t->adopt.anonymous -= MIN((uint64_t)moved, t->adopt.anonymous);
+	task_charge(t, -(int64_t)moved);
 	c->harvested = true;
 }
 

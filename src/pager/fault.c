@@ -123,7 +123,7 @@ static enum fault_result do_wp_page(struct fault *f)
 	case UFFD_RETRY:
 		return FAULT_RETRY;
 	case UFFD_DONE:
-		group_charge(t->group, word_tag(f->word) == WORD_NONE);
+		task_charge(t, word_tag(f->word) == WORD_NONE);
 		count(&t->counters, wp_reuse);
 		return FAULT_DONE;
 	default:
@@ -183,14 +183,14 @@ enum fault_result handle_mm_fault(struct fault *f)
 
 #define WAIT_MAX (1000 * MS) /* for room, before the limit is overrun */
 
-static void wait_in(struct waiters *list, const struct fault *f, uint32_t ptid, uint64_t since)
+static bool wait_in(struct waiters *list, const struct fault *f, uint32_t ptid, uint64_t since)
 {
 	struct waiter *w = malloc(sizeof(*w));
 
 	if (!w) {
 		/* Not remembered: the thread is woken, faults again and finds us richer. */
 		uffd_wake(f->task->uffd, f->address, PAGE_SIZE);
-		return;
+		return false;
 	}
 	*w = (struct waiter){
 		.task = f->task,
@@ -201,6 +201,7 @@ static void wait_in(struct waiters *list, const struct fault *f, uint32_t ptid, 
 		.protect = f->protect,
 	};
 	TAILQ_INSERT_TAIL(list, w, link);
+	return true;
 }
 
 void task_fault(struct task *t, uint64_t address, bool write, bool protect, uint32_t ptid,
@@ -221,8 +222,7 @@ void task_fault(struct task *t, uint64_t address, bool write, bool protect, uint
 	switch (handle_mm_fault(&f)) {
 	case FAULT_RETRY:
 		count(&t->counters, retries);
-		wait_in(&t->retries, &f, ptid, since);
-		w->n_retries++;
+		w->n_retries += wait_in(&t->retries, &f, ptid, since);
 		break;
 	case FAULT_NO_ROOM:
 		if (since == w->now)

@@ -64,7 +64,7 @@ static enum fault_result zero_over_marker(struct fault *f)
 	if (t->pagemap < 0 || pagemap_is(t->pagemap, f->address, PAGEMAP_MARKER) == 1) {
 		r = uffd_copy(t->uffd, f->address, t->worker->pager->zero_page, PAGE_SIZE, false);
 		if (r > 0) {
-			group_charge(t->group, 1);
+			task_charge(t, 1);
 			count(&t->counters, zero);
 			return FAULT_DONE;
 		}
@@ -88,6 +88,12 @@ enum fault_result fill_zero(struct fault *f)
 	n = untouched(t, f->address, n);
 	/* ZEROPAGE also for writes: it refuses guards and markers, where COPY would destroy them. */
 	r = uffd_zeropage(t->uffd, f->address, pages_to_bytes(n));
+	if (n > 1 && uffd_classify(r) == UFFD_CHANGED) {
+		/* The VMA ends sooner than we knew: advice and protection split without an event. */
+		t->adopt.wanted = true;
+		stream->window = n = 1;
+		r = uffd_zeropage(t->uffd, f->address, PAGE_SIZE);
+	}
 	if (uffd_classify(r) == UFFD_EXISTS)
 		return zero_over_marker(f);
 	if (r < 0)
@@ -99,7 +105,7 @@ enum fault_result fill_zero(struct fault *f)
 	/* A zero page is no memory until it is written, which nobody would tell us: so it is
 	 * protected, unless it is about to be written anyway. */
 	if (f->write)
-		group_charge(t->group, n);
+		task_charge(t, n);
 	else
 		uffd_protect(t->uffd, f->address, pages_to_bytes(n), true);
 	count(&t->counters, zero);
@@ -169,7 +175,7 @@ static bool put_frame(struct task *t, uint32_t frame, bool protect, ssize_t *ret
 		return false;
 	commit(t, address, slot, protect && keeps_slot(t, slot));
 	evict_frame_drop(t, frame);
-	group_charge(t->group, 1);
+	task_charge(t, 1);
 	return true;
 }
 
@@ -223,7 +229,7 @@ enum fault_result fill_same(struct fault *f)
 	if (r <= 0)
 		return refused(t, f->address, r);
 	table_set(&t->table, f->address, word_make(WORD_PRESENT, WORD_YOUNG, 0, 0));
-	group_charge(t->group, 1);
+	task_charge(t, 1);
 	count(&t->counters, minor);
 	return FAULT_DONE;
 }
@@ -244,6 +250,7 @@ enum fault_result fill_poison(struct fault *f)
 	/* POISON refuses what is not empty, and our marker is not. Between the two calls the page is
 	 * missing, but only this thread could answer a fault there. */
 	if (uffd_classify(r) == UFFD_EXISTS) {
+		table_set(&t->table, f->address, f->word | WORD_UNMARKED);
 		if (uffd_protect(t->uffd, f->address, PAGE_SIZE, false) == 0)
 			r = uffd_poison(t->uffd, f->address, PAGE_SIZE);
 	}
@@ -282,7 +289,7 @@ static void unfill(struct fill *fill, uint32_t i)
 	uint64_t address = fill->address + pages_to_bytes(i);
 	word_t word = table_get(&t->table, address);
 
-	group_charge(t->group, -1);
+	task_charge(t, -1);
 	if (word_same(word, fill->words[i])) {
 		table_set(&t->table, address,
 			  word_of_slot(WORD_SWAP, fill->words[i] & WORD_UNMARKED,
@@ -325,7 +332,7 @@ static void lose_page(struct fill *fill, uint32_t i)
 	struct task *t = fill->task;
 	uint64_t address = fill->address + pages_to_bytes(i);
 
-	group_charge(t->group, -1);
+	task_charge(t, -1);
 	pager_slot_put(t->worker, fill->words[i]);
 	table_set(&t->table, address,
 		  word_make(WORD_POISON, fill->words[i] & WORD_UNMARKED, 0, 0));
@@ -340,6 +347,10 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 	ssize_t r = uffd_copy(t->uffd, address, (char *)fill->io.buffer + pages_to_bytes(i),
 			      pages_to_bytes(n), fill->protect);
 
+	if (n > 1 && uffd_classify(r) == UFFD_CHANGED) {
+		t->adopt.wanted = true; /* a seam in the middle: one by one */
+		return install(fill, i, 1);
+	}
 	if (r <= 0) {
 		unfill(fill, i);
 		if (uffd_classify(r) != UFFD_EXISTS)
@@ -471,7 +482,7 @@ static uint32_t read_cluster(struct task *t, uint64_t address, uint32_t max, boo
 			  word_of_slot(WORD_FILLING, word & WORD_UNMARKED, word_slot(word)));
 		fill->words[i] = table_get(&t->table, at);
 	}
-	group_charge(t->group, n);
+	task_charge(t, n);
 	t->under_way++;
 	fill_start(fill);
 	return n;

@@ -312,7 +312,11 @@ static void do_attach(struct worker *w, struct mail *mail)
 	if (r == 0)
 		r = task_make_exchange(t);
 	if (r < 0) {
-		task_end(t);
+		/* A child that is served already must not lose its uffd while it lives. */
+		if (a->token)
+			task_broken(t, -r);
+		else
+			task_end(t);
 	} else {
 		task_watch(t);
 		*call->welcome = (struct pager_welcome){

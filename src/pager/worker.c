@@ -53,7 +53,7 @@ static void mail_comes(struct completion *completion, int result)
 			break;
 		mail->run(w, mail);
 	}
-	uring_poll(&w->uring, w->mail_fd, POLLIN, &w->mail_poll);
+	w->mail_armed = uring_poll(&w->uring, w->mail_fd, POLLIN, &w->mail_poll) == 0;
 }
 
 /* ---- buffers ---- */
@@ -196,11 +196,12 @@ static void *worker_main(void *argument)
 	if (r < 0)
 		abort(); /* pager_new has tried one */
 	w->bounce_index = worker_take_buffer(w, w->bounce, pages_to_bytes(BOUNCE_PAGES));
-	uring_poll(&w->uring, w->mail_fd, POLLIN, &w->mail_poll);
 	while (!w->stop) {
 		uint64_t wait;
 
 		w->now = now_ns();
+		if (!w->mail_armed) /* the ring was full */
+			w->mail_armed = uring_poll(&w->uring, w->mail_fd, POLLIN, &w->mail_poll) == 0;
 		wait = time_to_wait(w);
 		/* A moment of polling after activity: waking up costs more than looking. */
 		if (wait && now_ns() - w->active_at < w->pager->config.busy_poll_us * 1000ull)

@@ -35,6 +35,7 @@ struct worker {
 	STAILQ_HEAD(, mail) mail;
 	int mail_fd;
 	struct completion mail_poll;
+	bool mail_armed;
 	bool stop;
 
 	TAILQ_HEAD(, group) groups;

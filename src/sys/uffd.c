@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "sys/kernel.h"
+#include "sys/nowait.h"
 
 #define REQUIRED                                                                                   \
 	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |     \
@@ -141,9 +142,9 @@ ssize_t uffd_poison(int uffd, uint64_t start, uint64_t length)
 
 ssize_t uffd_read(int uffd, struct uffd_msg *messages, size_t max)
 {
-	ssize_t got = read(uffd, messages, max * sizeof(*messages));
+	ssize_t got = nowait_read(uffd, messages, max * sizeof(*messages));
 
 	if (got < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		return got == -EAGAIN || got == -EINTR ? 0 : got;
 	return got / (ssize_t)sizeof(*messages);
 }
