@@ -56,13 +56,10 @@ static void register_region(struct task *t, struct region *region)
 		region->refused = true;
 		return;
 	}
-	if (procmaps_find(t->maps, query, region->start, &vma) < 0 || vma.end < region->end ||
-	    !can_be_paged(t, &vma)) {
-		region->refused = true;
-		t->adopt.wanted = true;
-		return;
-	}
-	region->registered = true;
+	region->registered = procmaps_find(t->maps, query, region->start, &vma) == 0 &&
+			     can_be_paged(t, &vma);
+	if (!region->registered || vma.end < region->end)
+		t->adopt.wanted = true; /* it has changed meanwhile */
 }
 
 /* What was known of the very same VMA. */
