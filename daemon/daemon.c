@@ -290,8 +290,9 @@ int daemon_run(struct daemon *daemon, struct failure *failure)
 	}
 	daemon_close(daemon);
 	uv_run(&daemon->loop, UV_RUN_NOWAIT);
-	pager_free(daemon->pager);
+	pager_stop(daemon->pager);
 	runtime_close(&daemon->runtime);
+	pager_free(daemon->pager);
 	uv_loop_close(&daemon->loop);
 	return r;
 }

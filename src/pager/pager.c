@@ -486,7 +486,7 @@ size_t pager_tiers(const struct pager *p, struct pager_tier_stat *ret, size_t ma
 			.errors = stat.errors,
 			.direct = stat.direct,
 			.preallocated = stat.preallocated,
-			.registered_buffers = p->workers[0].bounce_index >= 0,
+			.registered_buffers = p->n_workers && p->workers[0].bounce_index >= 0,
 		};
 		memcpy(ret[n].name, tier->name, sizeof(ret[n].name));
 		memcpy(ret[n].path, tier->path, sizeof(ret[n].path));
@@ -558,15 +558,24 @@ fail:
 	return r;
 }
 
+void pager_stop(struct pager *p)
+{
+	for (unsigned i = 0; i < p->n_workers; i++)
+		worker_stop(&p->workers[i]);
+	free(p->workers);
+	p->workers = NULL;
+	p->n_workers = 0;
+	for (unsigned i = 1; i < TIERS_MAX; i++)
+		tier_remove(p->tiers[i]);
+}
+
 void pager_free(struct pager *p)
 {
 	char name[32];
 
 	if (!p)
 		return;
-	for (unsigned i = 0; i < p->n_workers; i++)
-		worker_stop(&p->workers[i]);
-	free(p->workers);
+	pager_stop(p);
 	for (unsigned i = 1; i < TIERS_MAX; i++) {
 		if (!p->tiers[i])
 			continue;

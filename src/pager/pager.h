@@ -61,6 +61,10 @@ struct pager_config {
  * the error is about: a path of the configuration or a kernel feature; static or config-owned. */
 int pager_new(const struct pager_config *config, struct pager **ret, const char **ret_error_on);
 
+/* Stops the workers and takes the names of created swap files away: from then on nothing of the
+ * pager is to be seen. Freeing what a large file held may take seconds: that is pager_free()'s. */
+void pager_stop(struct pager *pager);
+
 /* Ends every task's service (clients are released: their evicted pages are lost, so call it when
  * no task is left, or after killing them), stops the workers, closes and removes what was created. */
 void pager_free(struct pager *pager);

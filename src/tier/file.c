@@ -1,15 +1,14 @@
 /* The swap file or block device. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/util.h"
+#include "sys/blockdev.h"
 #include "tier/tier.h"
 
 struct tier_file {
@@ -77,12 +76,20 @@ static void file_stat(const struct tier *tier, struct tier_stat *stat)
 	stat->errors = MAX(stat->errors, atomic_load(&tier->errors));
 }
 
-static void file_close(struct tier *tier)
+static void file_remove(struct tier *tier)
 {
 	struct tier_file *file = file_of(tier);
 
 	if (file->remove)
 		unlink(tier->path);
+	file->remove = false;
+}
+
+static void file_close(struct tier *tier)
+{
+	struct tier_file *file = file_of(tier);
+
+	file_remove(tier);
 	fd_close(&file->fd);
 	free(file);
 }
@@ -97,6 +104,7 @@ static const struct tier_ops file_ops = {
 	.submit = file_submit,
 	.flush = file_flush,
 	.stat = file_stat,
+	.remove = file_remove,
 	.close = file_close,
 };
 
@@ -111,8 +119,10 @@ static int set_size(struct tier_file *file, const struct tier_file_options *opti
 	if (S_ISBLK(st.st_mode)) {
 		uint64_t device_size;
 
-		if (ioctl(file->fd, BLKGETSIZE64, &device_size))
-			return -errno;
+		int r = blockdev_size(file->fd, &device_size);
+
+		if (r < 0)
+			return r;
 		*ret_size = size ? MIN(size, device_size) : device_size;
 		return 0;
 	}

@@ -36,6 +36,13 @@ void tier_stat(const struct tier *tier, struct tier_stat *stat)
 			tier->ops->stat(tier, stat);
 }
 
+void tier_remove(struct tier *tier)
+{
+	for (; tier; tier = tier->next)
+		if (tier->ops->remove)
+			tier->ops->remove(tier);
+}
+
 void tier_close(struct tier *tier)
 {
 	while (tier) {

@@ -41,6 +41,7 @@ struct tier_ops {
 	void (*discard)(struct tier *tier, uint32_t slot, uint32_t n); /* may be NULL */
 	int (*flush)(struct tier *tier);                               /* may be NULL */
 	void (*stat)(const struct tier *tier, struct tier_stat *stat);
+	void (*remove)(struct tier *tier); /* may be NULL */
 	void (*close)(struct tier *tier);
 };
 
@@ -68,6 +69,8 @@ int tier_error_open(unsigned every, struct tier *next, struct tier **ret);
 /* Every transfer completes so much later. Takes `next`. */
 int tier_delay_open(unsigned delay_us, struct tier *next, struct tier **ret);
 
+/* Takes the names of files away that were created. NULL is fine. */
+void tier_remove(struct tier *tier);
 void tier_close(struct tier *tier); /* NULL is fine */
 
 /* Starts a transfer; a failure to start reaches finished() as well. */

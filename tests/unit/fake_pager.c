@@ -125,6 +125,11 @@ static void entry_free(struct fake_entry *entry)
 	n_tasks--;
 }
 
+void pager_stop(struct pager *pager)
+{
+	(void)pager;
+}
+
 void pager_free(struct pager *pager)
 {
 	struct pager_notice notice;
