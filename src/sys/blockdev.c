@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/fs.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 
 int blockdev_size(int fd, uint64_t *ret)
