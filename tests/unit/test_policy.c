@@ -1,0 +1,126 @@
+/* policy/: numbers in, choices out. */
+#include <criterion/criterion.h>
+
+#include "base/util.h"
+#include "policy/pressure.h"
+#include "policy/stream.h"
+#include "policy/victim.h"
+#include "proto/exchange.h"
+
+Test(victim, choose)
+{
+	cr_expect_eq(victim_choose(WORD_NONE, 0), VICTIM_TAKE);
+	cr_expect_eq(victim_choose(word_make(WORD_PRESENT, 0, 0, 0), 1), VICTIM_TAKE);
+	cr_expect_eq(victim_choose(word_make(WORD_PRESENT, WORD_YOUNG, 0, 0), 1), VICTIM_SPARE);
+	for (uint64_t lap = 0; lap < 32; lap++)
+		cr_expect_eq(victim_choose(word_make(WORD_PRESENT, WORD_PINNED, 0, 0), lap),
+			     lap % 8 ? VICTIM_SKIP : VICTIM_TAKE);
+	for (unsigned tag = WORD_EVICTING; tag < WORD_TAGS; tag++)
+		cr_expect_eq(victim_choose(word_make(tag, 0, 0, 0), 0), VICTIM_SKIP, "%s",
+			     word_tag_name(tag));
+}
+
+Test(stream, doubles_while_it_lasts)
+{
+	struct streams streams = {0};
+	struct stream *stream;
+	uint64_t at = 0x10000000;
+	uint32_t expected = 1;
+
+	for (unsigned i = 0; i < 10; i++) {
+		uint32_t window = stream_window(&streams, at, 64, &stream);
+
+		cr_expect_eq(window, expected, "%u: %u", i, window);
+		at += window * (uint64_t)PAGE_SIZE;
+		stream_advance(stream, at);
+		expected = MIN(expected * 2, 64u);
+	}
+	cr_expect_eq(stream_window(&streams, at + 100 * PAGE_SIZE, 64, &stream), 1, "a jump");
+	cr_expect_eq(stream_window(&streams, at + 16 * PAGE_SIZE, 64, &stream), 64,
+		     "some were there already");
+}
+
+Test(stream, bounds)
+{
+	struct streams streams = {0};
+	struct stream *stream;
+
+	for (unsigned i = 0; i < 10000; i++) {
+		uint64_t at = 0x1000000 + (i * 2654435761u) % 4096 * (uint64_t)PAGE_SIZE;
+		uint32_t max = 1 + i % 512, window = stream_window(&streams, at, max, &stream);
+
+		cr_assert(window >= 1 && window <= max, "%u of %u", window, max);
+		stream_advance(stream, at + window * (uint64_t)PAGE_SIZE);
+	}
+}
+
+Test(stream, several_at_once)
+{
+	struct streams streams = {0};
+	struct stream *stream;
+	uint32_t window = 0;
+
+	for (unsigned turn = 0; turn < 6; turn++)
+		for (unsigned i = 0; i < STREAMS; i++) {
+			uint64_t at = (i + 1) * 0x10000000ull + turn * 100ull * PAGE_SIZE;
+
+			window = stream_window(&streams, at, 32, &stream);
+			stream_advance(stream, at + 100ull * PAGE_SIZE);
+		}
+	cr_expect_eq(window, 32, "each goes on by itself");
+}
+
+Test(pressure, bounds)
+{
+	for (uint64_t bytes = PRESSURE_LIMIT_MIN; bytes <= 1ull << 40; bytes += bytes / 8) {
+		uint64_t limit = bytes_to_pages(bytes);
+		uint64_t overheads[] = {0, 300, pressure_frames(limit, 1) + 2 * EXCHANGE_BATCH,
+					limit / 2};
+
+		for (size_t i = 0; i < ARRAY_SIZE(overheads); i++) {
+			struct pressure p = pressure_of(limit, overheads[i]);
+
+			cr_assert_eq(p.limit, limit);
+			cr_assert(p.high <= limit - overheads[i], "%lu: high %lu", bytes, p.high);
+			cr_assert(p.low < p.high, "%lu: low %lu", bytes, p.low);
+			cr_assert(p.arm < p.low, "%lu: arm %lu", bytes, p.arm);
+			cr_assert(p.arm > 0);
+		}
+	}
+}
+
+/* More overhead than limit: nothing sensible can be held, but nothing wraps. */
+Test(pressure, overhead_beyond_limit)
+{
+	struct pressure p = pressure_of(4096, 1 << 20);
+
+	cr_expect(p.high > 0 && p.high <= 4096);
+	cr_expect(p.low < p.high);
+	cr_expect(p.arm <= p.low);
+}
+
+Test(pressure, frames)
+{
+	for (uint64_t bytes = PRESSURE_LIMIT_MIN; bytes <= 1ull << 40; bytes *= 2) {
+		uint32_t before = UINT32_MAX;
+
+		for (unsigned tasks = 0; tasks < 100; tasks++) {
+			uint32_t n = pressure_frames(bytes_to_pages(bytes), tasks);
+
+			cr_assert(n > 0 && n <= EXCHANGE_FRAMES_MAX && n <= before);
+			before = n;
+		}
+		cr_expect(pressure_frames(bytes_to_pages(bytes), 1) <= bytes_to_pages(bytes) / 8);
+	}
+}
+
+Test(pressure, interval)
+{
+	struct pressure p = pressure_of(1 << 20, 0);
+
+	cr_expect_eq(pressure_interval_ns(&p, p.arm), 1 * MS);
+	cr_expect_eq(pressure_interval_ns(&p, 1ull << 40), 1 * MS);
+	cr_expect_eq(pressure_interval_ns(&p, 0), 100 * MS);
+	/* 8 GB/s cannot come from here to there in that time. */
+	cr_expect(pressure_interval_ns(&p, p.arm - 20000) * 8 <= 20000ull * PAGE_SIZE);
+}
