@@ -131,6 +131,8 @@ struct task {
 		uint64_t alone_since; /* the lap since which no relative lives; 0: one does */
 	} hand;
 	struct streams *streams, *touches; /* of swap-ins, of first touches; pager's */
+	uint64_t refaults;   /* pages that had to come back, halved every REFAULTS_HALVE */
+	uint64_t refaults_at;
 	uint64_t registered; /* bytes */
 	struct counters counters;
 	struct pager_task_stat published; /* guarded by the pager's registry lock */

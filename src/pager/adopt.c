@@ -15,6 +15,7 @@
 #define SHARED_EVERY (100 * MS) /* smaps_rollup walks page tables: seldom */
 #define SCAN_EVERY  (1 * MS)
 #define HOPELESS    (2 * MS)   /* nothing could leave: faults need not find that out one by one */
+#define REFAULTS_HALVE (50 * MS)
 #define PUBLISH_EVERY (20 * MS)
 
 /* ---- VMAs ---- */
@@ -195,6 +196,11 @@ static void sample_without_leader(struct task *t)
 static void sample_task(struct task *t)
 {
 	struct procmaps_statm statm;
+
+	if (t->worker->now - t->refaults_at > REFAULTS_HALVE) {
+		t->refaults_at = t->worker->now;
+		t->refaults /= 2;
+	}
 
 	if (t->statm < 0) {
 		look_for_life(t);

@@ -379,11 +379,11 @@ static struct task *choose_task(struct group *g)
 	uint64_t best_weight = 0;
 
 	TAILQ_FOREACH(t, &g->tasks, link) {
-		bool able = t->evictable && !t->ended &&
-			    t->posted - t->reaped < EXCHANGE_COMMANDS;
-		uint64_t weight = victim_weight(t->adopt.anonymous, able,
-						g->worker->now < t->hand.exhausted_until);
+		uint64_t weight = victim_weight(t->adopt.anonymous, t->refaults);
 
+		if (!t->evictable || t->ended || t->posted - t->reaped == EXCHANGE_COMMANDS ||
+		    g->worker->now < t->hand.exhausted_until)
+			continue;
 		if (weight > best_weight) {
 			best = t;
 			best_weight = weight;

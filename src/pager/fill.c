@@ -202,6 +202,7 @@ enum fault_result fill_standby(struct fault *f)
 		return refused(t, f->address, r);
 	count(&t->counters, minor);
 	count(&t->counters, standby_hits);
+	t->refaults++;
 	/* Neighbours left together, and come back together while a stream lasts. */
 	stream_advance(stream, f->address + PAGE_SIZE);
 	for (uint32_t i = 1; i < n; i++) {
@@ -514,6 +515,7 @@ enum fault_result fill_read(struct fault *f)
 	}
 	stream_advance(stream, f->address + pages_to_bytes(done));
 	count(&t->counters, major);
+	t->refaults++;
 	count_add(&t->counters, readahead, done - 1);
 	return FAULT_DONE;
 }

@@ -1,9 +1,23 @@
 #include "policy/stream.h"
 
+#include <stdbool.h>
+
 #include "base/util.h"
 
 /* How far beyond the expected address a fault may lie: pages that were resident in between. */
 #define SLACK (16 * PAGE_SIZE)
+
+/* Remembers the fault's block, and says whether faults have lately come in neighbourhoods. */
+static bool is_near(struct streams *streams, uint64_t address)
+{
+	uint64_t block = address / (STREAM_BLOCK * PAGE_SIZE);
+	uint64_t *entry = &streams->block[block * 0x9e3779b97f4a7c15ull >> 56];
+	uint32_t hit = *entry == block ? 256 : 0;
+
+	*entry = block;
+	streams->near = (streams->near * 31 + hit) / 32;
+	return streams->near > 64;
+}
 
 uint32_t stream_window(struct streams *streams, uint64_t address, uint32_t max,
 		       struct stream **ret_stream)
@@ -26,7 +40,7 @@ uint32_t stream_window(struct streams *streams, uint64_t address, uint32_t max,
 	*oldest = (struct stream){
 		.next = address + PAGE_SIZE, .window = 1, .used = streams->clock};
 	*ret_stream = oldest;
-	return 1;
+	return is_near(streams, address) ? MIN(STREAM_BLOCK, max) : 1;
 }
 
 void stream_advance(struct stream *stream, uint64_t next)

@@ -7,6 +7,8 @@
 #include <stdint.h>
 
 #define STREAMS 8
+#define STREAM_BLOCK  8u  /* pages: neighbours that come along where faults are near each other */
+#define STREAM_BLOCKS 256 /* blocks that are remembered */
 
 struct stream {
 	uint64_t next;   /* the address at which it would fault next */
@@ -17,6 +19,9 @@ struct stream {
 struct streams {
 	struct stream stream[STREAMS];
 	uint32_t clock;
+	/* Locality without order: how often does a fault hit a block in which another was lately? */
+	uint64_t block[STREAM_BLOCKS];
+	uint32_t near; /* 0 … 256, a moving average: 256 = always */
 };
 
 /* A fault at `address`: how many pages, 1 … max, should be brought in from there. The caller then

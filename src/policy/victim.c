@@ -15,7 +15,7 @@ enum victim_choice victim_choose(word_t word, uint64_t lap)
 	}
 }
 
-uint64_t victim_weight(uint64_t resident_pages, bool evictable, bool exhausted)
+uint64_t victim_weight(uint64_t resident_pages, uint64_t refaults)
 {
-	return evictable && !exhausted ? resident_pages : 0;
+	return resident_pages * 64 / (64 + refaults);
 }

@@ -19,5 +19,6 @@ enum victim_choice {
 /* lap: how often the hand has gone round; pages that refused to leave are tried in every 8th. */
 enum victim_choice victim_choose(word_t word, uint64_t lap);
 
-/* Of several tasks under one limit: how much does this one deserve to be taken from? */
-uint64_t victim_weight(uint64_t resident_pages, bool evictable, bool exhausted);
+/* Of several tasks under one limit: how much does this one deserve to be taken from? Who has much
+ * and does not ask for it back. refaults: pages that lately had to come back, decaying. */
+uint64_t victim_weight(uint64_t resident_pages, uint64_t refaults);

@@ -77,8 +77,8 @@ static void spoil(struct actor *a)
 
 	if (a->ops < 2000 || !r || page_of(r, i)->flags & (P_UNWRITABLE | P_FREED))
 		return;
+	/* Again and again: a page may be written before it is read. */
 	addr_of(r, i)[pick(a, WORDS)] ^= 1ull << pick(a, 64);
-	root->spoil = false;
 }
 
 void act(struct actor *a)

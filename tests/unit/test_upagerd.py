@@ -102,9 +102,9 @@ def test_life():
     with Daemon() as d:
         expect(os.stat(d.socket).st_mode & 0o777, 0o666)
         expect(os.stat(d.socket + ".session").st_mode & 0o777, 0o666)
-        assert os.path.exists(d.swap)
         expect(d.connect().call({"method": "io.upager.Pager.List"}),
                {"parameters": {"groups": []}})
+        assert os.path.exists(d.swap)
         status, said = d.end()
         expect(status, 0)
         expect_in("upagerd: listening on " + d.socket, said)
