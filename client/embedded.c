@@ -1,6 +1,7 @@
 #include "embedded.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <libgen.h>
@@ -300,9 +301,22 @@ static void sweep(void)
 		embedded_end(&another);
 }
 
+/* A socket at a path of the user's choice is in no directory that a later daemon would sweep. */
+static void remove_socket(const struct embedded *embedded)
+{
+	static const char *const suffixes[] = {"", SESSION_SUFFIX, ".lock"};
+	char path[PATH_MAX];
+
+	for (unsigned i = 0; embedded->socket && i < 3; i++) {
+		snprintf(path, sizeof(path), "%s%s", embedded->socket, suffixes[i]);
+		unlink(path);
+	}
+}
+
 void embedded_died(struct embedded *embedded)
 {
 	embedded_print_log(embedded);
+	remove_socket(embedded);
 	waitpid(embedded->pid, NULL, 0);
 	embedded->pid = 0;
 	embedded_end(embedded);
@@ -341,6 +355,7 @@ void embedded_end(struct embedded *embedded)
 		if (!embedded_ended(embedded, END_TIMEOUT)) {
 			kill(embedded->pid, SIGKILL);
 			waitpid(embedded->pid, NULL, 0);
+			remove_socket(embedded);
 		}
 	}
 	embedded_leave(embedded);

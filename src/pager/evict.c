@@ -20,6 +20,7 @@
 #include "sys/pagemap.h"
 
 #define LAP_REST (20 * MS) /* after a lap that found nothing */
+#define SPAN     (64ull << 20) /* bytes that are looked through at a time */
 #define GIANT    (1ull << 32) /* bytes of a region from which on it is not looked through whole */
 
 /* ---- frames ---- */
@@ -183,17 +184,20 @@ static void lap_ends(struct task *t)
 	t->hand.taken_in_lap = 0;
 }
 
-/* Where the hand looks next in a region: all of it, or, in the sparse giants that some programs
- * reserve, only the leaves, which every fill and every full look make. Returns false at its end. */
+/* Where the hand looks next, from region r on: a span that may hold many small regions, or, in the
+ * sparse giants that some programs reserve, a leaf, which every fill and the first full look make.
+ * Returns false when the giant has no further leaf. */
 static bool window(struct task *t, struct region *r, uint64_t *start, uint64_t *end)
 {
 	struct leaf *leaf;
 
 	*start = MAX(t->hand.at, r->start);
+	*end = *start + SPAN;
+	if (r->end - r->start < GIANT)
+		return true;
 	*end = r->end;
-	if (r->end - r->start < GIANT || !r->looked) {
-		if (*start == r->start)
-			r->looked = true;
+	if (!r->looked) {
+		r->looked = *start == r->start;
 		return true;
 	}
 	leaf = table_next(&t->table, *start, r->end);
@@ -201,6 +205,34 @@ static bool window(struct task *t, struct region *r, uint64_t *start, uint64_t *
 		return false;
 	*start = MAX(*start, leaf->base);
 	*end = MIN(r->end, leaf->base + LEAF_SIZE);
+	return true;
+}
+
+/* Offers a run of resident pages, region by region; what is in none, or in one that does not serve
+ * now, is passed over. */
+static bool offer_span(struct task *t, struct batch *b, uint64_t start, uint64_t end,
+		       uint64_t *ret_at)
+{
+	while (start < end) {
+		struct region *r = regions_find(&t->regions, start);
+		uint64_t stop;
+
+		if (!r || r->start >= end)
+			break;
+		stop = MIN(end, r->end);
+		if (region_serves(t, r, b)) {
+			uint32_t before = b->n;
+			bool more;
+
+			if (!b->n)
+				b->exec = r->exec;
+			more = offer_run(t, b, r->start, MAX(start, r->start), stop, ret_at);
+			t->hand.taken_in_lap += b->n - before;
+			if (!more)
+				return false;
+		}
+		start = stop;
+	}
 	return true;
 }
 
@@ -224,34 +256,16 @@ static void gather(struct task *t, struct batch *b)
 				return; /* a second lap could meet the same pages */
 			continue;
 		}
-		if (!region_serves(t, r, b)) {
-			if (b->n && b->exec != r->exec)
-				return; /* of the other protection: the next command */
+		if (!region_serves(t, r, b) || !window(t, r, &at, &stop)) {
 			t->hand.at = r->end;
 			continue;
 		}
-		if (!window(t, r, &at, &stop)) {
-			t->hand.at = r->end;
-			continue;
-		}
-		b->exec = r->exec;
 		n = pagemap_scan(t->pagemap, at, stop, PAGEMAP_RESIDENT, runs, ARRAY_SIZE(runs),
 				 1024, &end);
-		if (n < 0) {
-			t->hand.at = r->end;
-			continue;
-		}
-		t->hand.at = end;
-		for (ssize_t i = 0; i < n; i++) {
-			uint32_t before = b->n;
-			bool more = offer_run(t, b, r->start, runs[i].start, runs[i].end, &at);
-
-			t->hand.taken_in_lap += b->n - before;
-			if (!more) {
-				t->hand.at = at;
+		t->hand.at = n < 0 ? stop : end;
+		for (ssize_t i = 0; i < n; i++)
+			if (!offer_span(t, b, runs[i].start, runs[i].end, &t->hand.at))
 				return;
-			}
-		}
 	}
 	if (!b->n && !t->hand.taken_in_lap) {
 		lap_ends(t);
