@@ -123,6 +123,7 @@ struct task {
 		uint64_t anonymous;  /* pages */
 		uint64_t next_scan, next_walk; /* ns */
 		bool wanted;         /* a scan is due at once */
+		bool sampled;
 	} adopt;
 	struct {
 		uint64_t at, lap;

@@ -76,6 +76,17 @@ static void inherit(struct task *t, struct region *region)
 	region->denied_until = old->denied_until;
 }
 
+/* What the scan sees is of this size, or newer: any other size means another scan. */
+static void note_size(struct task *t)
+{
+	struct procmaps_statm statm;
+
+	if (t->statm >= 0 && procmaps_statm(t->statm, &statm) == 0) {
+		t->adopt.size = statm.size;
+		t->adopt.data = statm.data;
+	}
+}
+
 /* One VMA of a scan: kept as a region, registered if it is new. */
 static int adopt_vma(struct task *t, const struct procmaps_vma *vma, struct regions *found,
 		     bool *registered)
@@ -121,6 +132,7 @@ void adopt_scan(struct task *t)
 		return;
 	t->adopt.wanted = false;
 	started = now_ns();
+	note_size(t);
 	count(&t->counters, scans);
 	t->registered = 0;
 	while ((r = procmaps_next(t->maps, query, &maps, at, &vma)) == 0) {
@@ -212,8 +224,9 @@ static void sample_task(struct task *t)
 	}
 	t->adopt.anonymous = statm.resident > statm.shared ? statm.resident - statm.shared : 0;
 	/* A child begins with what it shares; the next walk will know better. */
-	if (!t->adopt.size && t->parent)
+	if (!t->adopt.sampled && t->parent)
 		t->group->shared += t->adopt.anonymous;
+	t->adopt.sampled = true;
 	if (statm.size != t->adopt.size || statm.data != t->adopt.data)
 		t->adopt.wanted = true;
 	t->adopt.size = statm.size;

@@ -73,16 +73,10 @@ static int delay_submit(struct tier *tier, struct tier_io *io)
 	return wait_for(io, filter_of(tier)->delay_us, delay_done);
 }
 
-static void error_stat(const struct tier *tier, struct tier_stat *stat)
-{
-	stat->errors += atomic_load(&tier->errors);
-}
-
 static const struct tier_ops error_ops = {
 	.name = "error",
 	.submit = error_submit,
 	.flush = filter_flush,
-	.stat = error_stat,
 	.close = filter_close,
 };
 
