@@ -1,5 +1,5 @@
 """What the tests of the command line share: TAP, a scratch directory, the fake daemon."""
-import json, os, pathlib, shutil, subprocess, sys, tempfile, time, traceback
+import json, os, pathlib, shutil, signal, subprocess, sys, tempfile, time, traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("UPAGER_BUILD", HERE.parent.parent / "build"))
@@ -103,6 +103,9 @@ def leftovers(note):
 
 
 def main():
+  # Whoever starts us in the background has these ignored, and so would what we start.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  signal.signal(signal.SIGQUIT, signal.SIG_DFL)
   if not os.access(UPAGER, os.X_OK):
     print(f"Bail out! {UPAGER} is not built; set UPAGER_BUILD to the build directory")
     sys.exit(1)
