@@ -26,16 +26,17 @@ def ratio_interval(ours, theirs):
 
 
 def judge(row):
-  """Whether the goal holds: "yes", "no", or "-" where there is none or a side is missing.
+  """Whether the goal holds: "yes", "no", "?" where the noise is too large to tell, or "-" where there
+  is no goal or a side is missing.
 
-  A goal on an interval asks that the interval reaches down to it: noise is no failure, and an
-  interval that lies wholly above the goal is one."""
+  A goal on an interval holds when the whole interval is within it."""
   if row.get("goal") is None or row.get("ratio") is None:
     return "-"
-  figure = row["ratio"]
   if row.get("interval") and row["low"] is not None:
-    figure = row["low"]
-  return "yes" if figure <= row["goal"] else "no"
+    if row["high"] <= row["goal"]:
+      return "yes"
+    return "?" if row["low"] <= row["goal"] else "no"
+  return "yes" if row["ratio"] <= row["goal"] else "no"
 
 
 def nanoseconds(value):
