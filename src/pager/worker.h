@@ -146,12 +146,36 @@ void task_retry(struct task *task);
 enum fault_result fill_zero(struct fault *fault);
 enum fault_result fill_standby(struct fault *fault);
 enum fault_result fill_same(struct fault *fault);
-enum fault_result fill_read(struct fault *fault);
 enum fault_result fill_poison(struct fault *fault);
+/* What a refused call on one page comes to. */
+enum fault_result fill_refused(struct task *task, uint64_t address, ssize_t result);
+/* How many pages may come in at the fault of the `window` that a stream asks for. */
+uint32_t fill_clip(const struct fault *fault, uint32_t window);
+/* The word of a page that has come in from a slot, whose count it keeps or lets go. */
+void fill_commit(struct task *task, uint64_t address, struct slot slot, bool protect);
+/* clean = wp: a page that is read keeps its slot until the first write, which tells. */
+bool fill_protects(const struct fault *fault);
 /* Is the page's content really with us? 1; 0: the client discarded it; -errno. */
 int fill_is_ours(struct task *task, uint64_t address, word_t word);
 /* Gives a page in a frame back to the client; its word becomes PRESENT. false: not possible now. */
 bool fill_put_back(struct task *task, uint32_t frame);
+
+/* ---- swapin.c: pages from a tier ---- */
+enum fault_result fill_read(struct fault *fault);
+
+/* ---- hand.c: which pages leave ---- */
+/* What is gathered for one command. */
+struct batch {
+	struct exchange_run runs[EXCHANGE_RUNS];
+	uint32_t n, max, n_runs; /* pages, runs */
+	uint64_t region; /* start of the region that the last run is in: MOVE takes no more than one */
+	bool exec;
+};
+/* Fills the batch from where the hand stands; it may stay empty. */
+void hand_gather(struct task *task, struct batch *batch);
+
+/* ---- writeback.c: from frames to slots ---- */
+void writeback_command(struct task *task, const struct command *command);
 
 /* ---- evict.c: pages out ---- */
 void evict_group(struct group *group);

@@ -1,0 +1,194 @@
+/*
+ * The hand: which resident pages leave next. It goes round over a task's memory by address, as the
+ * pagemap shows it, and offers what it finds to the policy.
+ */
+#include "base/util.h"
+#include "pager/worker.h"
+#include "policy/victim.h"
+#include "sys/pagemap.h"
+
+#define LAP_REST (20 * MS) /* after a lap that found nothing */
+#define SPAN     (64ull << 20) /* bytes that are looked through at a time */
+#define GIANT    (1ull << 32) /* bytes of a region from which on it is not looked through whole */
+
+static bool batch_add(struct batch *b, uint64_t address, uint64_t region)
+{
+	struct exchange_run *last = b->n_runs ? &b->runs[b->n_runs - 1] : NULL;
+
+	if (b->n == b->max)
+		return false;
+	if (last && b->region == region && last->address + pages_to_bytes(last->pages) == address) {
+		last->pages++;
+	} else if (b->n_runs < EXCHANGE_RUNS) {
+		b->runs[b->n_runs++] = (struct exchange_run){address, 1};
+		b->region = region;
+	} else {
+		return false;
+	}
+	b->n++;
+	return true;
+}
+
+/* Offers resident pages to the policy; false when the batch is full. *ret_at: up to where.
+ * Pages that a fork shares cannot leave: only those that are the task's alone are offered. */
+static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t start,
+		      uint64_t end, uint64_t *ret_at)
+{
+	bool exclusive[LEAF_WORDS];
+
+	for (uint64_t at = start; at < end; at += PAGE_SIZE) {
+		/* A word that could not be kept would lose the page: so the leaf is made first. */
+		struct leaf *leaf = table_leaf(&t->table, at, true);
+		word_t word = leaf ? leaf->words[leaf_index(at)] : WORD_NONE;
+		size_t i = bytes_to_pages(at - start) % LEAF_WORDS;
+
+		if (t->forked && i == 0 &&
+		    pagemap_exclusive(t->pagemap, at, MIN(bytes_to_pages(end - at), LEAF_WORDS),
+				      exclusive) < 0)
+			break;
+		if (!leaf || (t->forked && !exclusive[i]))
+			continue;
+		switch (victim_choose(word, t->hand.lap)) {
+		case VICTIM_TAKE:
+			if (!batch_add(b, at, region)) {
+				*ret_at = at;
+				return false;
+			}
+			break;
+		case VICTIM_SPARE:
+			word_set(&t->table, leaf, leaf_index(at), word & ~(word_t)WORD_YOUNG);
+			t->hand.taken_in_lap++; /* worth another lap */
+			break;
+		case VICTIM_SKIP:
+			break;
+		}
+	}
+	*ret_at = end;
+	return true;
+}
+
+static bool region_serves(const struct task *t, const struct region *r, const struct batch *b)
+{
+	if (!r->registered || !r->writable || t->hand.lap < r->denied_until)
+		return false;
+	if (r->exec && !t->staging_rwx)
+		return false;
+	return !b->n || b->exec == r->exec; /* one window, one protection */
+}
+
+static bool has_living_relatives(const struct task *t)
+{
+	const struct task *other;
+
+	TAILQ_FOREACH(other, &t->group->tasks, link)
+		if (other != t && other->forked && !other->ended)
+			return true;
+	return false;
+}
+
+/* A lap without relatives in which none refused: the fork is history. */
+static void lap_ends(struct task *t)
+{
+	bool alone = t->forked && !has_living_relatives(t);
+
+	if (alone && t->hand.alone_since && t->hand.lap > t->hand.alone_since &&
+	    !t->hand.busy_in_lap)
+		t->forked = false;
+	if (!alone)
+		t->hand.alone_since = 0;
+	else if (!t->hand.alone_since)
+		t->hand.alone_since = t->hand.lap + 1;
+	t->hand.busy_in_lap = 0;
+	t->hand.at = 0;
+	t->hand.lap++;
+	t->hand.taken_in_lap = 0;
+}
+
+/* Where the hand looks next, from region r on: a span that may hold many small regions, or, in the
+ * sparse giants that some programs reserve, a leaf, which every fill and the first full look make.
+ * Returns false when the giant has no further leaf. */
+static bool window(struct task *t, struct region *r, uint64_t *start, uint64_t *end)
+{
+	struct leaf *leaf;
+
+	*start = MAX(t->hand.at, r->start);
+	*end = *start + SPAN;
+	if (r->end - r->start < GIANT)
+		return true;
+	*end = r->end;
+	if (!r->looked) {
+		r->looked = *start == r->start;
+		return true;
+	}
+	leaf = table_next(&t->table, *start, r->end);
+	if (!leaf)
+		return false;
+	*start = MAX(*start, leaf->base);
+	*end = MIN(r->end, leaf->base + LEAF_SIZE);
+	return true;
+}
+
+/* Offers a run of resident pages, region by region; what is in none, or in one that does not serve
+ * now, is passed over. */
+static bool offer_span(struct task *t, struct batch *b, uint64_t start, uint64_t end,
+		       uint64_t *ret_at)
+{
+	while (start < end) {
+		struct region *r = regions_find(&t->regions, start);
+		uint64_t stop;
+
+		if (!r || r->start >= end)
+			break;
+		stop = MIN(end, r->end);
+		if (region_serves(t, r, b)) {
+			uint32_t before = b->n;
+			bool more;
+
+			if (!b->n)
+				b->exec = r->exec;
+			more = offer_run(t, b, r->start, MAX(start, r->start), stop, ret_at);
+			t->hand.taken_in_lap += b->n - before;
+			if (!more)
+				return false;
+		}
+		start = stop;
+	}
+	return true;
+}
+
+/* Moves the hand on until the batch is full or it has gone round once without effect. */
+void hand_gather(struct task *t, struct batch *b)
+{
+	struct pagemap_run runs[64];
+	unsigned laps = 0;
+
+	while (b->n < b->max && laps < 3) {
+		struct region *r = regions_find(&t->regions, t->hand.at);
+		uint64_t at, stop, end;
+		ssize_t n;
+
+		if (!r) {
+			if (!t->hand.taken_in_lap)
+				break;
+			lap_ends(t);
+			laps++;
+			if (b->n)
+				return; /* a second lap could meet the same pages */
+			continue;
+		}
+		if (!region_serves(t, r, b) || !window(t, r, &at, &stop)) {
+			t->hand.at = r->end;
+			continue;
+		}
+		n = pagemap_scan(t->pagemap, at, stop, PAGEMAP_RESIDENT, runs, ARRAY_SIZE(runs),
+				 1024, &end);
+		t->hand.at = n < 0 ? stop : end;
+		for (ssize_t i = 0; i < n; i++)
+			if (!offer_span(t, b, runs[i].start, runs[i].end, &t->hand.at))
+				return;
+	}
+	if (!b->n && !t->hand.taken_in_lap) {
+		lap_ends(t);
+		t->hand.exhausted_until = t->worker->now + LAP_REST;
+	}
+}
