@@ -92,6 +92,11 @@ static inline struct tier *tier_of(const struct worker *w, unsigned tier)
 void pager_slot_get(struct worker *w, word_t word);
 void pager_slot_put(struct worker *w, word_t word);
 
+/* ---- tiers.c ---- */
+int tiers_open(struct pager *pager, const char **ret_error_on);
+void tiers_remove(struct pager *pager);
+void tiers_close(struct pager *pager);
+
 /* ---- worker.c ---- */
 int worker_start(struct worker *worker, struct pager *pager, unsigned index);
 void worker_stop(struct worker *worker);
