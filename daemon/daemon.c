@@ -205,6 +205,17 @@ static int open_pager(struct daemon *daemon, struct failure *failure)
 	return 0;
 }
 
+/* A private daemon's socket may be at a path of the user's choice, which no sweep would look at. */
+static void note_sockets(const struct runtime *runtime)
+{
+	char lock[PATH_MAX + 8];
+
+	snprintf(lock, sizeof(lock), "%s.lock", runtime->socket);
+	runtime_add_leftover(runtime, runtime->socket);
+	runtime_add_leftover(runtime, runtime->session);
+	runtime_add_leftover(runtime, lock);
+}
+
 static int open_loop(struct daemon *daemon, int control, int session, struct failure *failure)
 {
 	int r;
@@ -274,6 +285,7 @@ int daemon_run(struct daemon *daemon, struct failure *failure)
 		runtime_close(&daemon->runtime);
 		return r;
 	}
+	note_sockets(&daemon->runtime);
 	r = open_pager(daemon, failure);
 	if (r < 0) {
 		close(control);

@@ -194,7 +194,7 @@ int runtime_add_leftover(const struct runtime *runtime, const char *path)
 
 	if (!*runtime->private_dir)
 		return 0;
-	if (stat(path, &st) < 0)
+	if (lstat(path, &st) < 0)
 		return -errno;
 	snprintf(list, sizeof(list), "%s/leftovers", runtime->private_dir);
 	file = fopen(list, "ae");
@@ -219,7 +219,8 @@ static void remove_leftovers(int dir)
 
 		line[strcspn(line, "\n")] = 0;
 		if (sscanf(line, "%llu %llu %n", &device, &inode, &at) == 2 && at > 0 &&
-		    lstat(line + at, &st) == 0 && S_ISREG(st.st_mode) && st.st_dev == device &&
+		    lstat(line + at, &st) == 0 && (S_ISREG(st.st_mode) || S_ISSOCK(st.st_mode)) &&
+		    st.st_dev == device &&
 		    st.st_ino == inode && st.st_uid == geteuid())
 			unlink(line + at);
 	}

@@ -247,6 +247,10 @@ static void event_remap(struct task *t, uint64_t from, uint64_t to, uint64_t len
 
 static void apply_event(struct task *t, const struct uffd_msg *m)
 {
+	if (t->ended && m->event != UFFD_EVENT_FORK) { /* a child may live on */
+		count(&t->counters, gone);
+		return;
+	}
 	switch (m->event) {
 	case UFFD_EVENT_FORK:
 		count(&t->counters, fork);
@@ -271,6 +275,10 @@ static void apply_fault(struct task *t, const struct uffd_msg *m)
 {
 	uint64_t flags = m->arg.pagefault.flags;
 
+	if (t->ended) {
+		count(&t->counters, gone);
+		return;
+	}
 	task_fault(t, m->arg.pagefault.address, flags & UFFD_PAGEFAULT_FLAG_WRITE,
 		   flags & UFFD_PAGEFAULT_FLAG_WP, m->arg.pagefault.feat.ptid, 0, false);
 }
@@ -301,14 +309,14 @@ void task_messages(struct task *t)
 	t->messages = journal->n == STATE_MESSAGES;
 	count_add(&t->counters, messages, journal->n);
 	for (uint32_t i = 0; i < journal->n; i++) {
-		if (!changes(&journal->messages[i]) || t->ended)
+		if (!changes(&journal->messages[i]))
 			continue;
 		changed = true;
 		apply_event(t, &journal->messages[i]);
 	}
 	gate_release(t, changed);
 	for (uint32_t i = 0; i < journal->n; i++)
-		if (journal->messages[i].event == UFFD_EVENT_PAGEFAULT && !t->ended)
+		if (journal->messages[i].event == UFFD_EVENT_PAGEFAULT)
 			apply_fault(t, &journal->messages[i]);
 	journal->done = journal->n;
 	if (journal->n)

@@ -190,6 +190,7 @@ static bool wait_in(struct waiters *list, const struct fault *f, uint32_t ptid, 
 	if (!w) {
 		/* Not remembered: the thread is woken, faults again and finds us richer. */
 		uffd_wake(f->task->uffd, f->address, PAGE_SIZE);
+		count(&f->task->counters, spurious);
 		return false;
 	}
 	*w = (struct waiter){
