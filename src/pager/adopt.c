@@ -14,6 +14,7 @@
 #define ACTIVE      (200 * MS) /* how long after a fault a group is looked at every millisecond */
 #define SHARED_EVERY (100 * MS) /* smaps_rollup walks page tables: seldom */
 #define SCAN_EVERY  (1 * MS)
+#define SCAN_EACH   (20 * 1000ull) /* ns that a VMA adds to the time between scans */
 #define HOPELESS    (2 * MS)   /* nothing could leave: faults need not find that out one by one */
 #define REFAULTS_HALVE (50 * MS)
 #define PUBLISH_EVERY (20 * MS)
@@ -120,7 +121,7 @@ void adopt_scan(struct task *t)
 	struct procmaps_vma vma;
 	struct regions found = {0};
 	bool registered = false;
-	uint64_t at = 0, started;
+	uint64_t at = 0, seen = 0;
 	int r;
 
 	if (t->maps < 0 || t->ended)
@@ -131,11 +132,11 @@ void adopt_scan(struct task *t)
 	if (!gate_take(t))
 		return;
 	t->adopt.wanted = false;
-	started = now_ns();
 	note_size(t);
 	count(&t->counters, scans);
 	t->registered = 0;
 	while ((r = procmaps_next(t->maps, query, &maps, at, &vma)) == 0) {
+		seen++;
 		r = adopt_vma(t, &vma, &found, &registered);
 		if (r < 0)
 			break;
@@ -144,8 +145,8 @@ void adopt_scan(struct task *t)
 	/* Commands that were posted against what was mapped here before are void. */
 	gate_release(t, registered);
 	procmaps_done(&maps);
-	/* With thousands of VMAs a scan takes milliseconds: a twentieth of the time, no more. */
-	t->adopt.next_scan = now_ns() + MAX(SCAN_EVERY, 20 * (now_ns() - started));
+	/* With thousands of VMAs a scan takes milliseconds: a twentieth of the time, about, no more. */
+	t->adopt.next_scan = now_ns() + MAX(SCAN_EVERY, seen * SCAN_EACH);
 	if (r == -ENOENT) {
 		regions_done(&t->regions);
 		t->regions = found;

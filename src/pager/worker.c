@@ -14,11 +14,13 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/util.h"
 
 #define RETRY_EVERY (50 * 1000ull) /* ns: how soon a fault that met an event is tried again */
+#define WORKER_NICE (-10)
 #define IDLE_MAX    (1000 * MS)
 
 /* ---- mail ---- */
@@ -192,6 +194,9 @@ static void *worker_main(void *argument)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	/* Programs wait for us, and outgrow their limits while we wait for a processor. Where it is
+	 * not allowed, it is only slower. */
+	setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE);
 	r = uring_init(&w->uring, 512, BUFFERS);
 	if (r < 0)
 		abort(); /* pager_new has tried one */
