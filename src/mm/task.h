@@ -63,9 +63,11 @@ struct group {
 	_Atomic uint64_t limit; /* bytes; set by the main thread */
 	struct waiters waiters; /* for room, oldest first */
 	uint64_t resident;      /* pages of the programs: last sample plus what we did since */
-	uint64_t overhead;      /* pages of frames and staging */
+	uint64_t overhead;      /* pages of frames that have been used */
+	uint64_t reserved;      /* pages of frames that may be used: room is kept for them */
 	uint64_t shared;        /* pages counted in several tasks (after a fork) */
-	uint64_t sampled_at, next_sample, shared_at, overrun_at, full_at, active_at, hopeless_until; /* ns */
+	uint64_t sampled_at, next_sample, shared_at, overrun_at, full_at, active_at, hopeless_until,
+		grown_at; /* ns */
 	uint64_t published_at;  /* ns */
 	uint64_t peak;          /* pages, overhead included */
 	bool armed;             /* the limit was neared: memory is registered */

@@ -13,8 +13,9 @@
 
 #define ACTIVE      (200 * MS) /* how long after a fault a group is looked at every millisecond */
 #define SHARED_EVERY (100 * MS) /* smaps_rollup walks page tables: seldom */
-#define SCAN_EVERY  (1 * MS)
-#define SCAN_EACH   (20 * 1000ull) /* ns that a VMA adds to the time between scans */
+#define SCAN_EVERY  (MS / 5)
+#define SCAN_EACH   (5 * 1000ull) /* ns that a VMA adds to the time between scans */
+#define GROWING     (50 * MS) /* how long after a change of size a group may be growing fast */
 #define HOPELESS    (2 * MS)   /* nothing could leave: faults need not find that out one by one */
 #define REFAULTS_HALVE (50 * MS)
 #define PUBLISH_EVERY (20 * MS)
@@ -162,7 +163,7 @@ void adopt_scan(struct task *t)
 
 static struct pressure pressure_now(const struct group *g)
 {
-	return pressure_of(bytes_to_pages(atomic_load(&g->limit)), g->overhead);
+	return pressure_of(bytes_to_pages(atomic_load(&g->limit)), g->reserved);
 }
 
 uint64_t group_room(const struct group *g)
@@ -179,10 +180,13 @@ void group_overhead(struct group *g)
 {
 	const struct task *t;
 
-	g->overhead = 0;
-	TAILQ_FOREACH(t, &g->tasks, link)
-		if (t->exchange)
-			g->overhead += t->frames.peak + bytes_to_pages(EXCHANGE_FRAMES);
+	g->overhead = g->reserved = 0;
+	TAILQ_FOREACH(t, &g->tasks, link) {
+		if (!t->exchange)
+			continue;
+		g->overhead += t->frames.peak + bytes_to_pages(EXCHANGE_FRAMES);
+		g->reserved += t->frames.n + bytes_to_pages(EXCHANGE_FRAMES);
+	}
 }
 
 /* A child that has not said hello has no descriptor that would tell of its end. */
@@ -228,8 +232,10 @@ static void sample_task(struct task *t)
 	if (!t->adopt.sampled && t->parent)
 		t->group->shared += t->adopt.anonymous;
 	t->adopt.sampled = true;
-	if (statm.size != t->adopt.size || statm.data != t->adopt.data)
+	if (statm.size != t->adopt.size || statm.data != t->adopt.data) {
 		t->adopt.wanted = true;
+		t->group->grown_at = t->worker->now;
+	}
 	t->adopt.size = statm.size;
 	t->adopt.data = statm.data;
 }
@@ -364,6 +370,10 @@ void adopt_sample(struct group *g)
 		group_publish(g);
 	if (!g->armed)
 		g->next_sample = w->now + pressure_interval_ns(&p, g->resident);
+	else if (g->resident > p.arm && w->now - g->grown_at < GROWING)
+		/* It maps and touches small pieces faster than they are found: look sooner, so that
+		 * one is registered while it is being touched, and its faults wait. */
+		g->next_sample = w->now + MS / 5;
 	else
 		g->next_sample = w->now + (w->now - g->active_at < ACTIVE ? 1 * MS : 4 * MS);
 }

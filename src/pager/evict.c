@@ -211,7 +211,7 @@ static struct task *choose_task(struct group *g)
 
 void evict_group(struct group *g)
 {
-	struct pressure p = pressure_of(bytes_to_pages(g->limit), g->overhead);
+	struct pressure p = pressure_of(bytes_to_pages(g->limit), g->reserved);
 	uint64_t away = pages_on_their_way(g);
 
 	if (!g->armed)
