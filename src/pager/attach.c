@@ -17,6 +17,9 @@
 #include "sys/nowait.h"
 #include "sys/pidfd.h"
 
+#define FINISH_TRIES 2000
+#define FINISH_US    50
+
 struct task *task_create(struct group *g)
 {
 	struct worker *w = g->worker;
@@ -130,10 +133,26 @@ void task_watch(struct task *t)
 
 /* ---- the end ---- */
 
+/* A forked child may count the slots of pages that are just on their way. The twin still has the
+ * memory of a client that has died: it finishes what it has begun, and refuses the rest. */
+static void finish_commands(struct task *t)
+{
+	if (!t->evictable || t->posted == t->reaped)
+		return;
+	atomic_fetch_add(&t->exchange->epoch, 1);
+	for (unsigned i = 0; i < FINISH_TRIES && t->posted != t->reaped; i++) {
+		evict_complete(t);
+		if (t->posted != t->reaped)
+			usleep(FINISH_US);
+	}
+}
+
 void task_end(struct task *t)
 {
 	if (t->ended)
 		return;
+	if (t->forked)
+		finish_commands(t);
 	t->ended = true;
 	t->evictable = false;
 	if (t->exchange)
@@ -167,6 +186,8 @@ static void return_slots(struct task *t)
 
 		/* A frame that a command may have filled holds a count of its own. */
 		if (f->state == FRAME_OUT) {
+			/* Whoever else counts it must not wait for a write that does not come. */
+			tier_of(w, f->slot.tier)->slots.records[f->slot.index].writing = 0;
 			pager_slot_put(w, word_of_slot(WORD_SWAP, 0, f->slot));
 			if (f->has_old)
 				pager_slot_put(w, word_of_slot(WORD_SWAP, 0, f->old));
