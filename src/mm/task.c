@@ -69,3 +69,9 @@ void task_charge(struct task *t, int64_t pages)
 	add(&t->group->resident, pages);
 	add(&t->adopt.anonymous, pages);
 }
+
+void group_unshare(struct group *g, uint64_t pages)
+{
+	add(&g->shared, -(int64_t)pages);
+	add(&g->resident, (int64_t)pages);
+}

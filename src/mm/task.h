@@ -43,6 +43,7 @@ struct command {
 	bool used, harvested;
 	uint64_t posted_at; /* ns */
 	uint32_t flags, n_runs, n_pages, first_frame;
+	uint32_t n_shared; /* pages that other tasks had too when it was posted */
 	struct exchange_run runs[EXCHANGE_RUNS];
 	bool out[EXCHANGE_BATCH];     /* this page left */
 	bool zap_seen[EXCHANGE_RUNS]; /* without MOVE: the run's own REMOVE was read */
@@ -130,7 +131,8 @@ struct task {
 	struct {
 		uint64_t at, lap;
 		uint64_t exhausted_until; /* ns: nothing evictable was found */
-		uint64_t taken_in_lap, busy_in_lap;
+		uint64_t taken_in_lap, busy_in_lap, own_in_lap, shared_in_lap;
+		bool breaks;          /* shared pages leave too: what is the task's alone is too little */
 		uint64_t alone_since; /* the lap since which no relative lives; 0: one does */
 	} hand;
 	struct streams *streams, *touches; /* of swap-ins, of first touches; pager's */
@@ -151,3 +153,5 @@ int limbo_add(struct task *task, uint64_t address, word_t word);
 
 /* Pages were added to or taken from what the task's program has. */
 void task_charge(struct task *task, int64_t pages);
+/* Pages that a fork had left in several tasks have left one of them: the others still have them. */
+void group_unshare(struct group *group, uint64_t pages);

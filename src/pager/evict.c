@@ -117,6 +117,7 @@ static void post(struct task *t, const struct batch *b, uint32_t first_frame)
 		.n_runs = b->n_runs,
 		.n_pages = b->n,
 		.first_frame = first_frame,
+		.n_shared = b->n_shared,
 	};
 	memcpy(c->runs, b->runs, sizeof(c->runs));
 	for (uint32_t r = 0, i = first_frame; r < b->n_runs; r++)
@@ -313,6 +314,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 		t->hand.exhausted_until = t->worker->now + REFUSED_REST;
 	count_add(&t->counters, evicted, moved);
 	task_charge(t, -(int64_t)moved);
+	group_unshare(t->group, MIN(moved, c->n_shared));
 	c->harvested = true;
 }
 

@@ -30,7 +30,8 @@ static bool batch_add(struct batch *b, uint64_t address, uint64_t region)
 }
 
 /* Offers resident pages to the policy; false when the batch is full. *ret_at: up to where.
- * Pages that a fork shares cannot leave: only those that are the task's alone are offered. */
+ * A page that a fork shares must be copied before it can leave, and makes no room until all its
+ * owners have let it go: so those that are the task's alone are offered first. */
 static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t start,
 		      uint64_t end, uint64_t *ret_at)
 {
@@ -41,12 +42,16 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t
 		struct leaf *leaf = table_leaf(&t->table, at, true);
 		word_t word = leaf ? leaf->words[leaf_index(at)] : WORD_NONE;
 		size_t i = bytes_to_pages(at - start) % LEAF_WORDS;
+		bool shared;
 
 		if (t->forked && i == 0 &&
 		    pagemap_exclusive(t->pagemap, at, MIN(bytes_to_pages(end - at), LEAF_WORDS),
 				      exclusive) < 0)
 			break;
-		if (!leaf || (t->forked && !exclusive[i]))
+		shared = t->forked && !exclusive[i];
+		t->hand.shared_in_lap += shared;
+		t->hand.own_in_lap += !shared;
+		if (!leaf || (shared && !t->hand.breaks))
 			continue;
 		switch (victim_choose(word, t->hand.lap)) {
 		case VICTIM_TAKE:
@@ -54,6 +59,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t
 				*ret_at = at;
 				return false;
 			}
+			b->n_shared += shared;
 			break;
 		case VICTIM_SPARE:
 			word_set(&t->table, leaf, leaf_index(at), word & ~(word_t)WORD_YOUNG);
@@ -86,7 +92,8 @@ static bool has_living_relatives(const struct task *t)
 	return false;
 }
 
-/* A lap without relatives in which none refused: the fork is history. */
+/* A lap without relatives in which none refused: the fork is history. And while most of what is
+ * there is shared, the rest alone would be evicted over and over. */
 static void lap_ends(struct task *t)
 {
 	bool alone = t->forked && !has_living_relatives(t);
@@ -98,6 +105,8 @@ static void lap_ends(struct task *t)
 		t->hand.alone_since = 0;
 	else if (!t->hand.alone_since)
 		t->hand.alone_since = t->hand.lap + 1;
+	t->hand.breaks = t->hand.shared_in_lap > t->hand.own_in_lap;
+	t->hand.own_in_lap = t->hand.shared_in_lap = 0;
 	t->hand.busy_in_lap = 0;
 	t->hand.at = 0;
 	t->hand.lap++;
@@ -168,7 +177,7 @@ void hand_gather(struct task *t, struct batch *b)
 		ssize_t n;
 
 		if (!r) {
-			if (!t->hand.taken_in_lap)
+			if (!t->hand.taken_in_lap && (t->hand.breaks || !t->hand.shared_in_lap))
 				break;
 			lap_ends(t);
 			laps++;

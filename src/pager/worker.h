@@ -173,6 +173,7 @@ enum fault_result fill_read(struct fault *fault);
 struct batch {
 	struct exchange_run runs[EXCHANGE_RUNS];
 	uint32_t n, max, n_runs; /* pages, runs */
+	uint32_t n_shared; /* pages that other tasks have too */
 	uint64_t region; /* start of the region that the last run is in: MOVE takes no more than one */
 	bool exec;
 };
