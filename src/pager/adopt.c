@@ -65,6 +65,21 @@ static void register_region(struct task *t, struct region *region)
 		t->adopt.wanted = true; /* it has changed meanwhile */
 }
 
+/* The client may have mapped anew between the look and the call, and only the upper part of that is
+ * registered: an mremap across such a seam fails. So what lies right below is registered at once;
+ * what lies above is next in the scan. */
+static void close_seam(struct task *t, const struct procmaps_vma *vma)
+{
+	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
+	struct procmaps_vma below;
+
+	if (procmaps_find(t->maps, query, vma->start - PAGE_SIZE, &below) < 0 ||
+	    below.end != vma->start || below.flags != vma->flags || !can_be_paged(t, &below))
+		return;
+	uffd_register(t->uffd, below.start, below.end - below.start);
+	t->adopt.wanted = true; /* its region comes with the next scan */
+}
+
 /* What was known of the very same VMA. */
 static void inherit(struct task *t, struct region *region)
 {
@@ -106,6 +121,8 @@ static int adopt_vma(struct task *t, const struct procmaps_vma *vma, struct regi
 	inherit(t, &region);
 	if (!region.registered && !region.refused) {
 		register_region(t, &region);
+		if (!found->n || found->list[found->n - 1].end < region.start)
+			close_seam(t, vma);
 		*registered = *registered || region.registered;
 	}
 	if (region.registered)

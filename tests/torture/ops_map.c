@@ -2,6 +2,7 @@
 #include "torture.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -10,6 +11,24 @@
 #define MOVABLE   (1u << R_WHOLE | 1u << R_SPARSE | 1u << R_HUGE)
 #define DISCARD   (ALL_KINDS & ~(1u << R_PIN))
 #define POPULATED (1u << R_NORMAL | 1u << R_WHOLE | 1u << R_HUGE | 1u << R_DOWN | 1u << R_BRK)
+
+/* Memory that is being registered may be in two parts for a moment, and mremap fails across the seam:
+ * the difference that the README admits. It must not last. */
+static void *remap(void *from, size_t old_size, size_t new_size, int flags, ...)
+{
+	va_list rest;
+	void *to, *p;
+
+	va_start(rest, flags);
+	to = flags & MREMAP_FIXED ? va_arg(rest, void *) : NULL;
+	va_end(rest);
+	for (unsigned tries = 0;; tries++) {
+		p = mremap(from, old_size, new_size, flags, to);
+		if (p != MAP_FAILED || errno != EFAULT || tries == 100)
+			return p;
+		usleep(1000);
+	}
+}
 
 static int op_map(struct actor *a)
 {
@@ -52,10 +71,10 @@ static int op_churn(struct actor *a)
 			page_verify(a, &pages[i], (uint64_t *)(p + i * PAGE));
 		keep = pick(a, count + 1);
 		if (keep > 0 && chance(a, 4)) { /* away to where somebody may just have unmapped */
-			char *q = mremap(p, count * PAGE, keep * PAGE, MREMAP_MAYMOVE);
+			char *q = remap(p, count * PAGE, keep * PAGE, MREMAP_MAYMOVE);
 
 			check(a, q == p);
-			q = mremap(p, keep * PAGE, count * PAGE, MREMAP_MAYMOVE);
+			q = remap(p, keep * PAGE, count * PAGE, MREMAP_MAYMOVE);
 			check(a, q != MAP_FAILED);
 			memset(pages + keep, 0, (count - keep) * sizeof *pages);
 			for (unsigned i = 0; i < count; i++)
@@ -150,7 +169,7 @@ static int op_resize(struct actor *a)
 	if (pages > W->capacity || a->mapped - r->pages + pages > W->budget)
 		return -1;
 	log_range(a, r->addr, r->pages * PAGE);
-	p = mremap((void *)r->addr, r->pages * PAGE, pages * PAGE, MREMAP_MAYMOVE);
+	p = remap((void *)r->addr, r->pages * PAGE, pages * PAGE, MREMAP_MAYMOVE);
 	check(a, p != MAP_FAILED);
 	log_target(a, (uint64_t)p);
 	for (unsigned i = r->pages; i < pages; i++) /* what grows is like the rest, and empty */
@@ -180,7 +199,7 @@ static int op_move(struct actor *a)
 	end = (uint64_t)p + bytes + huge;
 	log_range(a, r->addr, bytes);
 	log_target(a, where);
-	q = mremap((void *)r->addr, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)where);
+	q = remap((void *)r->addr, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)where);
 	check(a, q == (void *)where);
 	if (where > (uint64_t)p)
 		check(a, munmap(p, where - (uint64_t)p) == 0);
@@ -202,8 +221,8 @@ static int op_dontunmap(struct actor *a)
 	if (!r || !other || a->mapped + r->pages > W->budget)
 		return -1;
 	log_range(a, r->addr, r->pages * PAGE);
-	p = mremap((void *)r->addr, r->pages * PAGE, r->pages * PAGE,
-		   MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	p = remap((void *)r->addr, r->pages * PAGE, r->pages * PAGE,
+		   MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
 	check(a, p != MAP_FAILED);
 	log_target(a, (uint64_t)p);
 	*other = *r;
@@ -235,7 +254,7 @@ static int op_move_over(struct actor *a)
 	    (r == to && at < start + n && start < at + n))
 		return -1;
 	log_target(a, (uint64_t)addr_of(to, at));
-	p = mremap(addr_of(r, start), n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+	p = remap(addr_of(r, start), n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   addr_of(to, at));
 	check(a, p == addr_of(to, at));
 	for (unsigned i = 0; i < n; i++) {
