@@ -226,7 +226,7 @@ static void mark(struct agent *agent, uint64_t address, uint32_t first, uint64_t
 {
 	uint8_t result = EXCHANGE_OUT;
 
-	if (agent->work.flags & EXCHANGE_NO_MARK || protect(agent, address, n, true) < 0)
+	if (protect(agent, address, n, true) < 0)
 		result = EXCHANGE_OUT_UNMARKED;
 	results_set(agent, first, n, result);
 }
@@ -271,76 +271,6 @@ static bool move_run(struct agent *agent, const struct exchange_run *run, uint32
 	return true;
 }
 
-/* /proc/PID/stat, field 20: may other threads map memory between our looks? */
-static bool client_has_one_thread(const struct agent *agent)
-{
-	char text[512], path[32];
-	unsigned n = put(path, "/proc/");
-	long fd, got;
-	unsigned field = 2, i;
-
-	n += put_number(path + n, (uint32_t)agent->client);
-	n += put(path + n, "/stat");
-	path[n] = 0;
-	fd = SYS(open, path, O_RDONLY | O_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	got = SYS(read, fd, text, sizeof(text));
-	SYS(close, fd, 0, 0);
-	if (got <= 0)
-		return false;
-	for (i = (unsigned)got - 1; i && text[i] != ')'; i--)
-		;
-	for (i++; i < (unsigned)got && field < 20; i++)
-		if (text[i] == ' ')
-			field++;
-	return i + 1 < (unsigned)got && text[i] == '1' && text[i + 1] == ' ';
-}
-
-/* Without MOVE: protect, copy, discard. Safe only while nobody can map anew at an address between
- * the protection (which proves that the range is registered) and the discarding: that takes a
- * second thread, for the first waits in its munmap until the event is read.
- * Pinned pages would lose what a device writes after the copy: not detectable, documented.
- * => gate held, and released before the discarding, whose REMOVE event the daemon must read. */
-static void evict_without_move(struct agent *agent, struct exchange_command *command)
-{
-	const struct exchange *x = agent->exchange;
-	char *frames = (char *)x + exchange_frame_offset(agent->work.first_frame);
-	uint32_t first = 0;
-	bool alone = client_has_one_thread(agent);
-
-	for (uint32_t i = 0; i < agent->work.n_runs; i++) {
-		const struct exchange_run *run = &agent->work.runs[i];
-		long want = (long)(run->pages * PAGE);
-		uint8_t result = EXCHANGE_PENDING;
-		long r = !alone ? -EPERM : protect(agent, run->address, run->pages, true);
-
-		if (r < 0)
-			result = r == -EAGAIN ? EXCHANGE_STALE : r == -EPERM ? EXCHANGE_DENIED
-									    : EXCHANGE_GONE;
-		else if (sys6(SYS_pread64, agent->mem, (long)(frames + first * PAGE), want,
-			      (long)run->address, 0, 0) != want || !client_has_one_thread(agent)) {
-			protect(agent, run->address, run->pages, false);
-			result = EXCHANGE_GONE;
-		}
-		results_set(agent, first, run->pages, result);
-		first += (uint32_t)run->pages;
-	}
-	atomic_store(&command->state, EXCHANGE_ZAPPING);
-	gate_unlock(agent);
-	first = 0;
-	for (uint32_t i = 0; i < agent->work.n_runs; i++) {
-		const struct exchange_run *run = &agent->work.runs[i];
-
-		if (agent->work.result[first] == EXCHANGE_PENDING) {
-			SYS(madvise, run->address, run->pages * PAGE, MADV_DONTNEED);
-			mark(agent, run->address, first, run->pages);
-		}
-		first += (uint32_t)run->pages;
-	}
-	gate_lock(agent);
-}
-
 static void publish(struct agent *agent, struct exchange_command *command)
 {
 	for (uint32_t i = 0; i < agent->work.n_pages; i++)
@@ -365,27 +295,21 @@ static void evict(struct agent *agent, struct exchange_command *command)
 	atomic_store(&command->state, EXCHANGE_TAKEN);
 	fresh = atomic_load(&x->epoch) == command->epoch && window;
 	results_set(agent, 0, agent->work.n_pages, EXCHANGE_STALE);
-	if (fresh && agent->work.flags & EXCHANGE_NO_MOVE) {
-		evict_without_move(agent, command);
-	} else {
-		for (uint32_t i = 0; i < agent->work.n_runs && fresh; i++) {
-			fresh = move_run(agent, &agent->work.runs[i], first, window);
-			first += (uint32_t)agent->work.runs[i].pages;
-		}
+	for (uint32_t i = 0; i < agent->work.n_runs && fresh; i++) {
+		fresh = move_run(agent, &agent->work.runs[i], first, window);
+		first += (uint32_t)agent->work.runs[i].pages;
 	}
 	publish(agent, command);
 	gate_unlock(agent);
 
-	if (!(agent->work.flags & EXCHANGE_NO_MOVE))
-		for (uint32_t i = 0; i < agent->work.n_pages; i++)
-			if (agent->work.result[i] == EXCHANGE_OUT ||
-			    agent->work.result[i] == EXCHANGE_OUT_UNMARKED)
-				copy_page(frames + i * PAGE, (void *)(window + i * PAGE));
+	for (uint32_t i = 0; i < agent->work.n_pages; i++)
+		if (agent->work.result[i] == EXCHANGE_OUT ||
+		    agent->work.result[i] == EXCHANGE_OUT_UNMARKED)
+			copy_page(frames + i * PAGE, (void *)(window + i * PAGE));
 	atomic_store(&command->state, EXCHANGE_COPIED);
 	atomic_fetch_add(&x->taken, 1);
 	ring_doorbell(agent);
-	if (!(agent->work.flags & EXCHANGE_NO_MOVE))
-		staging_clear(agent, window, agent->work.n_pages);
+	staging_clear(agent, window, agent->work.n_pages);
 }
 
 /* Takes a command out of the ring, reading each value once. A wild one is dropped. */
@@ -439,7 +363,7 @@ static void command_loop(struct agent *agent)
  * open: a pipe or a terminal must not stay open because of us. */
 static void keep_descriptors(struct agent *agent)
 {
-	int *const kept[] = {&agent->uffd, &agent->socket, &agent->doorbell, &agent->mem};
+	int *const kept[] = {&agent->uffd, &agent->socket, &agent->doorbell};
 	enum { N = sizeof(kept) / sizeof(*kept) };
 
 	for (unsigned i = 0; i < N; i++)

@@ -19,7 +19,7 @@ struct agent {
 	struct exchange *exchange;
 	uint64_t exchange_size;
 	uint64_t staging, staging_rwx; /* windows of EXCHANGE_BATCH pages; 0 = none */
-	int uffd, socket, doorbell, mem;
+	int uffd, socket, doorbell;
 	uint32_t index;
 	int32_t client;        /* its pid, in the client's namespace */
 	uint32_t give_up_s;

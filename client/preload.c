@@ -248,7 +248,6 @@ static int start_twin(struct attachment *a, uint32_t index, const struct session
 		.uffd = a->uffd,
 		.socket = a->socket,
 		.doorbell = a->doorbell,
-		.mem = a->fds[SESSION_FD_MEM],
 		.index = index,
 		.client = getpid(),
 		.give_up_s = a->give_up_s,

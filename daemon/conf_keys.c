@@ -79,9 +79,11 @@ const struct conf_key conf_keys[] = {
     TOP(CONF_OBJECT, "features", pager.features, .unit = "", .fallback = "{}",
 	.meaning = "kernel features that may be used where the kernel has them; false is for "
 		   "tests"),
-    FEATURE("move", PAGER_FEATURE_MOVE, "UFFDIO_MOVE (Linux 6.8)"),
+    FEATURE("move", PAGER_FEATURE_MOVE,
+	    "UFFDIO_MOVE (Linux 6.8); without it nothing is evicted"),
     FEATURE("wp_unpopulated", PAGER_FEATURE_WP_UNPOPULATED,
-	    "markers on evicted pages, UFFD_FEATURE_WP_UNPOPULATED (Linux 6.4)"),
+	    "markers on evicted pages, UFFD_FEATURE_WP_UNPOPULATED (Linux 6.4); without "
+	    "them nothing is evicted"),
     FEATURE("poison", PAGER_FEATURE_POISON, "UFFDIO_POISON (Linux 6.6)"),
     FEATURE("procmap_query", PAGER_FEATURE_PROCMAP_QUERY,
 	    "PROCMAP_QUERY (Linux 6.11); else the text of /proc/PID/maps"),

@@ -1,5 +1,6 @@
 #include "notices.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -56,8 +57,10 @@ static void log_notice(const struct pager_notice *notice, const char *group, pid
 			    (int)pid);
 		break;
 	case PAGER_NOTICE_UNEVICTABLE:
-		log_limited(LOG_WARNING, "group %s: pid %d: can't be evicted from any more: %s",
-			    group, (int)pid, error_text(notice->value));
+		log_limited(LOG_WARNING, "group %s: pid %d: its memory stays resident: %s", group,
+			    (int)pid,
+			    notice->value == EOPNOTSUPP ? "this kernel has no UFFDIO_MOVE (Linux 6.8)"
+							: "it has lost its agents");
 		break;
 	case PAGER_NOTICE_BROKEN:
 		log_limited(LOG_ERR, "group %s: pid %d: was killed, it can't be served: %s", group,

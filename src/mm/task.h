@@ -46,7 +46,6 @@ struct command {
 	uint32_t n_shared; /* pages that other tasks had too when it was posted */
 	struct exchange_run runs[EXCHANGE_RUNS];
 	bool out[EXCHANGE_BATCH];     /* this page left */
-	bool zap_seen[EXCHANGE_RUNS]; /* without MOVE: the run's own REMOVE was read */
 };
 
 /* A descriptor of a task that the worker polls. */

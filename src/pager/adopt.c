@@ -355,7 +355,7 @@ static void say_overrun(struct group *g, const struct pressure *p)
 void adopt_sample(struct group *g)
 {
 	struct worker *w = g->worker;
-	uint64_t sum = 0, forked = 0;
+	uint64_t sum = 0, forked = 0, evictable = 0;
 	struct pressure p;
 	struct task *t, *next;
 
@@ -366,6 +366,7 @@ void adopt_sample(struct group *g)
 		if (!t->ended && t->statm >= 0) {
 			sum += t->adopt.anonymous;
 			forked += t->forked;
+			evictable += t->evictable;
 		}
 	}
 	group_overhead(g);
@@ -376,7 +377,8 @@ void adopt_sample(struct group *g)
 		sample_shared(g, sum);
 	g->resident = sum > g->shared ? sum - g->shared : 0;
 	g->peak = MAX(g->peak, g->resident + g->overhead);
-	if (!g->armed && (g->resident >= p.arm || w->pager->config.reg == PAGER_REGISTER_EAGER) && sum)
+	if (!g->armed && evictable &&
+	    (g->resident >= p.arm || w->pager->config.reg == PAGER_REGISTER_EAGER))
 		arm(g);
 	if (g->armed)
 		TAILQ_FOREACH(t, &g->tasks, link)

@@ -35,7 +35,7 @@ void limbo_clear(struct task *t)
 /* mmap_changing is zero: every event that happened has been read. */
 void limbo_purge(struct task *t)
 {
-	if (!t->n_limbo && !(t->unmarked && t->features.wp_unpopulated))
+	if (!t->n_limbo && !t->unmarked)
 		return;
 	if (!t->sentinel || uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false) < 0)
 		return;
@@ -148,23 +148,6 @@ static void check_word(struct task *t, struct leaf *leaf, unsigned index, void *
 
 /* ---- events ---- */
 
-/* Without MOVE the agent discards in the client's own range: its REMOVE is no discard. */
-static bool is_own_zap(struct task *t, uint64_t start, uint64_t end)
-{
-	for (uint32_t n = t->reaped; n != t->posted; n++) {
-		struct command *c = &t->commands[n % EXCHANGE_COMMANDS];
-
-		if (!(c->flags & EXCHANGE_NO_MOVE) || c->harvested ||
-		    atomic_load(&t->exchange->commands[n % EXCHANGE_COMMANDS].state) < EXCHANGE_ZAPPING)
-			continue;
-		for (uint32_t r = 0; r < c->n_runs; r++)
-			if (c->runs[r].address == start && !c->zap_seen[r] &&
-			    end - start == pages_to_bytes(c->runs[r].pages))
-				return c->zap_seen[r] = true;
-	}
-	return false;
-}
-
 void event_discard(struct task *t, uint64_t start, uint64_t end)
 {
 	each_word(t, start, end, discard_word, NULL);
@@ -175,8 +158,6 @@ static void event_remove(struct task *t, uint64_t start, uint64_t end)
 	count(&t->counters, remove);
 	if (start >= t->exclude[0][0] && end <= t->exclude[0][1] && t->exclude[0][1])
 		return; /* staging */
-	if (is_own_zap(t, start, end))
-		return;
 	event_discard(t, start, end);
 }
 
@@ -283,13 +264,6 @@ static void apply_fault(struct task *t, const struct uffd_msg *m)
 		   flags & UFFD_PAGEFAULT_FLAG_WP, m->arg.pagefault.feat.ptid, 0, false);
 }
 
-/* Events that change what a command meant. Our own discards do not: raising the epoch for them
- * would make every command stale. */
-static bool changes(const struct uffd_msg *m)
-{
-	return m->event != UFFD_EVENT_PAGEFAULT;
-}
-
 void task_messages(struct task *t)
 {
 	struct state_journal *journal = &t->state->journal;
@@ -309,7 +283,7 @@ void task_messages(struct task *t)
 	t->messages = journal->n == STATE_MESSAGES;
 	count_add(&t->counters, messages, journal->n);
 	for (uint32_t i = 0; i < journal->n; i++) {
-		if (!changes(&journal->messages[i]))
+		if (journal->messages[i].event == UFFD_EVENT_PAGEFAULT)
 			continue;
 		changed = true;
 		apply_event(t, &journal->messages[i]);

@@ -80,10 +80,6 @@ static unsigned command_flags(const struct task *t, const struct batch *b)
 {
 	unsigned flags = b->exec ? EXCHANGE_EXEC : 0;
 
-	if (!t->features.move)
-		flags |= EXCHANGE_NO_MOVE;
-	if (!t->features.wp_unpopulated)
-		flags |= EXCHANGE_NO_MARK;
 	/* Once-shared pages refuse to move until they are written. */
 	if (t->forked)
 		flags |= EXCHANGE_POPULATE;
@@ -356,8 +352,6 @@ bool evict_retry_marks(struct task *t)
 {
 	bool all = true;
 
-	if (!t->features.wp_unpopulated)
-		return true;
 	for (struct leaf *leaf = table_next(&t->table, 0, UINT64_MAX); leaf;
 	     leaf = table_next(&t->table, leaf->base + LEAF_SIZE, UINT64_MAX)) {
 		for (unsigned i = 0; leaf->evicted && i < LEAF_WORDS; i++) {

@@ -12,7 +12,6 @@
 
 #include "base/util.h"
 #include "pager/worker.h"
-#include "sys/procmaps.h"
 
 /* The content that a word stands for, counted for the child. */
 static word_t share(struct task *parent, word_t word)
@@ -72,17 +71,6 @@ static int clone_words(struct task *parent, struct task *child)
 	return 0;
 }
 
-/* Without markers nothing else tells that the child finds memory empty that its parent had. */
-static void forget_wiped(struct task *parent, struct task *child)
-{
-	struct procmaps wiped = {0};
-
-	if (procmaps_wiped(parent->pid, &wiped) == 0)
-		for (size_t i = 0; i < wiped.n; i++)
-			event_discard(child, wiped.vmas[i].start, wiped.vmas[i].end);
-	procmaps_done(&wiped);
-}
-
 /* A program that filters its system calls may be killed for ours. */
 static bool filters_calls(pid_t pid)
 {
@@ -120,8 +108,6 @@ void fork_task(struct task *parent, int uffd)
 		child->state->header.sentinel = parent->sentinel;
 		memcpy(child->exclude, parent->exclude, sizeof(child->exclude));
 		r = clone_words(parent, child);
-		if (!parent->features.wp_unpopulated)
-			forget_wiped(parent, child);
 	}
 	if (r < 0) {
 		/* Its uffd stays open: better a child that hangs until somebody looks than one

@@ -73,17 +73,12 @@ static uint64_t staged_at(const struct task *t, const struct command *c, uint32_
 }
 
 /* Whether the page had been moved when the twin died; if so its bytes go to the frame. */
-static uint8_t settle_page(struct task *t, const struct command *c, uint32_t i, uint64_t address,
-			   bool zapping)
+static uint8_t settle_page(struct task *t, const struct command *c, uint32_t i, uint64_t address)
 {
 	char *frame = t->frame_memory + pages_to_bytes(c->first_frame + i);
 	uint64_t staged = staged_at(t, c, i);
 
-	if (zapping) {
-		/* The frame was filled before; what is gone from the client rests there. */
-		if (pagemap_is(t->pagemap, address, PAGEMAP_PRESENT) == 0)
-			return EXCHANGE_OUT_UNMARKED;
-	} else if (pagemap_is(t->pagemap, staged, PAGEMAP_PRESENT) == 1) {
+	if (pagemap_is(t->pagemap, staged, PAGEMAP_PRESENT) == 1) {
 		if (pread(t->mem, frame, PAGE_SIZE, (off_t)staged) != PAGE_SIZE)
 			task_broken(t, EIO);
 		return EXCHANGE_OUT_UNMARKED;
@@ -105,13 +100,11 @@ static void settle_command(struct task *t, const struct command *c, struct excha
 
 			if (state == EXCHANGE_POSTED)
 				theirs->result[i] = EXCHANGE_STALE;
-			else if (state == EXCHANGE_MOVED && !(c->flags & EXCHANGE_NO_MOVE)) {
-				if (theirs->result[i] == EXCHANGE_OUT ||
-				    theirs->result[i] == EXCHANGE_OUT_UNMARKED)
-					settle_page(t, c, i, address, false);
-			} else if (state != EXCHANGE_MOVED)
-				theirs->result[i] = settle_page(t, c, i, address,
-								state == EXCHANGE_ZAPPING);
+			else if (state != EXCHANGE_MOVED)
+				theirs->result[i] = settle_page(t, c, i, address);
+			else if (theirs->result[i] == EXCHANGE_OUT ||
+				 theirs->result[i] == EXCHANGE_OUT_UNMARKED)
+				settle_page(t, c, i, address);
 		}
 	atomic_store(&theirs->state, EXCHANGE_COPIED);
 }

@@ -253,9 +253,9 @@ static int begin_program(struct task *t, const struct pager_attach *a)
 	t->token = 0;
 	t->sentinel = t->state->header.sentinel = a->sentinel;
 	t->features = (struct uffd_features){
-		.move = pager_may(w, PAGER_FEATURE_MOVE),
+		.evict = pager_may(w, PAGER_FEATURE_MOVE) &&
+			 pager_may(w, PAGER_FEATURE_WP_UNPOPULATED),
 		.poison = pager_may(w, PAGER_FEATURE_POISON),
-		.wp_unpopulated = pager_may(w, PAGER_FEATURE_WP_UNPOPULATED),
 	};
 	r = uffd_handshake(t->uffd, &t->features);
 	return r < 0 ? r : adopt_sentinel(t);
@@ -342,7 +342,9 @@ static void do_agents(struct worker *w, struct mail *mail)
 						     pages_to_bytes(t->frames.n));
 		t->adopt.wanted = true;
 		t->group->next_sample = 0;
-		t->evictable = true;
+		t->evictable = t->features.evict;
+		if (!t->evictable)
+			pager_notify(t, PAGER_NOTICE_UNEVICTABLE, 0, EOPNOTSUPP);
 	}
 	sem_post(&call->done);
 }

@@ -17,7 +17,7 @@
  *          AGENT → AGENT|WANTED → DAEMON  handed over at the agent's way out, with a doorbell
  *
  * A command:  EMPTY → POSTED (daemon) → TAKEN → MOVED (results valid) → COPIED (frames valid, agent)
- *             → EMPTY (daemon). ZAPPING stands for TAKEN while pages go without MOVE.
+ *             → EMPTY (daemon).
  */
 #pragma once
 
@@ -43,7 +43,6 @@ enum exchange_state {
 	EXCHANGE_EMPTY,
 	EXCHANGE_POSTED,
 	EXCHANGE_TAKEN,
-	EXCHANGE_ZAPPING,
 	EXCHANGE_MOVED,
 	EXCHANGE_COPIED,
 };
@@ -51,8 +50,6 @@ enum exchange_state {
 enum exchange_flag {
 	EXCHANGE_EXEC = 1,     /* use the rwx staging window */
 	EXCHANGE_POPULATE = 2, /* make pages exclusive first (they were shared by a fork) */
-	EXCHANGE_NO_MOVE = 4,  /* the kernel has no MOVE: copy and discard (one thread only) */
-	EXCHANGE_NO_MARK = 8,  /* the kernel has no WP_UNPOPULATED: leave no markers */
 };
 
 enum exchange_result {
@@ -62,7 +59,7 @@ enum exchange_result {
 	EXCHANGE_BUSY,         /* pinned, or shared with a forked process */
 	EXCHANGE_GONE,         /* nothing there to move */
 	EXCHANGE_STALE,        /* refused: the epoch has passed or an event is pending */
-	EXCHANGE_DENIED,       /* this range can't be moved (locked, other protection, threads) */
+	EXCHANGE_DENIED,       /* this range can't be moved (locked, other protection) */
 };
 
 struct exchange_run {

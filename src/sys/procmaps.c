@@ -183,28 +183,6 @@ int procmaps_find(int maps_fd, bool use_query, uint64_t address, struct procmaps
 	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
 }
 
-int procmaps_wiped(pid_t pid, struct procmaps *maps)
-{
-	char path[32], line[4352];
-	struct procmaps_vma vma = {0}, next;
-	FILE *file;
-	int r = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
-	file = fopen(path, "re");
-	if (!file)
-		return -errno;
-	maps->n = 0;
-	while (r == 0 && fgets(line, sizeof(line), file)) {
-		if (procmaps_parse_line(line, &next) == 0)
-			vma = next;
-		else if (!strncmp(line, "VmFlags:", 8) && strstr(line, " wf"))
-			r = append(maps, &vma);
-	}
-	fclose(file);
-	return r;
-}
-
 void procmaps_done(struct procmaps *maps)
 {
 	free(maps->vmas);

@@ -36,10 +36,6 @@ int procmaps_next(int maps_fd, bool use_query, struct procmaps *maps, uint64_t a
 /* The VMA that covers `address`. -ENOENT: none. */
 int procmaps_find(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret);
 
-/* The VMAs of process `pid` that its children find empty (MADV_WIPEONFORK), from the text of smaps:
- * milliseconds. 0 or -errno. */
-int procmaps_wiped(pid_t pid, struct procmaps *maps);
-
 void procmaps_done(struct procmaps *maps);
 
 /* One line of /proc/PID/maps. -EINVAL: not one. */

@@ -12,7 +12,7 @@
 #define REQUIRED                                                                                   \
 	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |     \
 	 UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_THREAD_ID)
-#define OPTIONAL (UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON | UFFD_FEATURE_MOVE)
+#define EVICT (UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_MOVE)
 
 enum uffd_verdict uffd_classify(ssize_t result)
 {
@@ -52,15 +52,13 @@ int uffd_open(int device)
 
 int uffd_handshake(int uffd, struct uffd_features *wanted)
 {
-	const uint64_t optional = (wanted->wp_unpopulated ? UFFD_FEATURE_WP_UNPOPULATED : 0) |
-				  (wanted->poison ? UFFD_FEATURE_POISON : 0) |
-				  (wanted->move ? UFFD_FEATURE_MOVE : 0);
+	const uint64_t optional = (wanted->poison ? UFFD_FEATURE_POISON : 0) |
+				  (wanted->evict ? EVICT : 0);
 	/* In the order in which the kernel learned them: what an older one does not know fails the
 	 * call, which may then be made again. */
 	static const uint64_t known[] = {
-		OPTIONAL,
-		UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON,
-		UFFD_FEATURE_WP_UNPOPULATED,
+		EVICT | UFFD_FEATURE_POISON,
+		UFFD_FEATURE_POISON,
 		0,
 	};
 
@@ -69,9 +67,8 @@ int uffd_handshake(int uffd, struct uffd_features *wanted)
 		struct uffdio_api api = {.api = UFFD_API, .features = REQUIRED | features};
 
 		if (ioctl(uffd, UFFDIO_API, &api) == 0) {
-			wanted->move = features & UFFD_FEATURE_MOVE;
+			wanted->evict = features & UFFD_FEATURE_MOVE;
 			wanted->poison = features & UFFD_FEATURE_POISON;
-			wanted->wp_unpopulated = features & UFFD_FEATURE_WP_UNPOPULATED;
 			return 0;
 		}
 		if (errno != EINVAL)

@@ -16,7 +16,8 @@ struct uffd_msg;
 
 /* What a uffd can do, from UFFDIO_API's answer. */
 struct uffd_features {
-	bool move, wp_unpopulated, poison;
+	bool evict; /* UFFDIO_MOVE, and markers (WP_UNPOPULATED) */
+	bool poison;
 };
 
 /* What an -errno of a uffd call means; nobody else looks at one. */

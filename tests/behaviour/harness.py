@@ -337,6 +337,12 @@ class Run:
            lambda: f"evicted {self.counters().get('evicted')}, expected {at_least} or more: "
            f"{self.describe()}")
 
+  def kept(self):
+    """No page has left."""
+    if not NATIVE:
+      must(self.counters().get("evicted") == 0,
+           lambda: f"evicted {self.counters().get('evicted')}, expected none: {self.describe()}")
+
   def balanced(self):
     """Every message had one outcome."""
     if not NATIVE and (counters := self.counters()):

@@ -32,8 +32,10 @@ def main():
     try:
       run.wait(arguments.timeout)
       run.right(0, "torture: ok")
-      # Without MOVE only what can be made safe leaves: that may be nothing with several threads.
-      if arguments.evicts and (config.get("features", {}).get("move", True) or "--single" in arguments.options):
+      features = config.get("features", {})
+      if not (features.get("move", True) and features.get("wp_unpopulated", True)):
+        run.kept()
+      elif arguments.evicts:
         run.evicted()
       run.balanced()
       run.leave_nothing()
