@@ -6,8 +6,9 @@
 struct pressure pressure_of(uint64_t limit, uint64_t overhead)
 {
 	struct pressure p = {.limit = limit};
-	/* What leaves before it must: room for faults while commands are under way. */
-	uint64_t reserve = MAX(limit / 32, 128ull), margin = MIN(MAX(limit / 8, 1024ull), 16384ull);
+	/* What leaves before it must: room for faults while commands are under way. And what a program
+	 * may touch, at some GB/s, before we come to look: 16 MiB at least, where there is that much. */
+	uint64_t reserve = MAX(limit / 32, 128ull), margin = MIN(MAX(limit / 8, 4096ull), 16384ull);
 
 	p.high = limit > overhead + reserve ? limit - overhead : reserve;
 	p.low = p.high > 2 * reserve ? p.high - reserve : p.high / 2;
