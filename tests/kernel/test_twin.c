@@ -28,12 +28,6 @@ static pid_t twin_new(int (*function)(void *argument))
 	return pid;
 }
 
-static void twin_waits(int turn)
-{
-	while (twin.turn < turn)
-		__builtin_ia32_pause();
-}
-
 static long sys3(long n, long a, long b, long c)
 {
 	long r;
@@ -43,6 +37,12 @@ static long sys3(long n, long a, long b, long c)
 			 : "a"(n), "D"(a), "S"(b), "d"(c)
 			 : "rcx", "r11", "memory");
 	return r;
+}
+
+static void twin_waits(int turn)
+{
+	while (twin.turn < turn)
+		sys3(SYS_sched_yield, 0, 0, 0);
 }
 
 static int twin_idles(void *argument)
