@@ -114,18 +114,31 @@ Test(wp, protection_of_a_present_page_goes_with_its_content)
 	is_eq(entry(at), 0);
 }
 
-/* pager/adopt.c: a write-protect call asks for the whole range, or nothing is done. */
-Test(wp, a_range_that_is_not_wholly_registered_is_refused)
+/* The agent's move_run protects first. What is not registered stops it there, and what came before
+ * stays protected: not all or nothing. */
+Test(wp, protecting_stops_at_a_mapping_that_is_not_registered)
 {
-	int uffd = uffd_new(WP);
-	char *at = registered(uffd, 4);
+	int uffd = uffd_new(MARKER);
+	char *at = region(3);
 
-	is_eq(copy_in(uffd, at, page_of(7), PAGE, 0), PAGE);
-	is_eq(munmap(at + 2 * PAGE, PAGE), 0);
-	is_eq(protect(uffd, at + 2 * PAGE, PAGE), -ENOENT);
-	/* A hole between mappings is passed over. */
-	is_eq(protect(uffd, at, 4 * PAGE), 0);
-	is_eq(entry(at) & PM_WP, PM_WP);
+	is_eq(reg(uffd, at, PAGE, MODE_MW), 0);
+	is_eq(reg(uffd, at + 2 * PAGE, PAGE, MODE_MW), 0);
+	at[PAGE] = 1;
+	is_eq(protect(uffd, at, 3 * PAGE), -ENOENT);
+	cr_assert(is_marker(at));
+	is_eq(entry(at + PAGE) & (PM_PRESENT | PM_WP), PM_PRESENT);
+	is_eq(entry(at + 2 * PAGE), 0);
+}
+
+Test(wp, protecting_passes_over_what_is_not_mapped)
+{
+	int uffd = uffd_new(MARKER);
+	char *at = registered(uffd, 3);
+
+	is_eq(munmap(at + PAGE, PAGE), 0);
+	is_eq(protect(uffd, at + PAGE, PAGE), -ENOENT); /* but there must be something */
+	is_eq(protect(uffd, at, 3 * PAGE), 0);
+	cr_assert(is_marker(at) && is_marker(at + 2 * PAGE));
 }
 
 /* Eviction of a page that a device writes to is refused by MOVE; protection does not hold it off.
