@@ -95,7 +95,8 @@ static int start(const struct request *request, enum session_type type,
 
 	switch (type) {
 	case SESSION_MAPPED:
-		return request->image ? pager_map(pager, task, &where, request->unit, answer, socket)
+		return request->image ? pager_map(pager, task, &where, request->image, request->unit,
+						  answer, socket)
 				      : -EPROTO;
 	case SESSION_SYNC:
 		return pager_sync(pager, task, &where, answer, socket);

@@ -136,7 +136,7 @@ int upager_advise(struct upager *upager, void *address, size_t length, enum upag
  * call, is in the file (fdatasync(2)). Then it is there also if daemon or machine stop right after.
  *
  * -ENOMEM: no file is mapped in the range. -EIO, -ENOSPC, …: the file could not be written, and the
- * pages stay as they are; the daemon tries again. -EAGAIN: the address space of one of the processes
+ * pages stay as they are; the daemon tries again. -ETIMEDOUT: the address space of one of the processes
  * that map it changed all the time.
  */
 int upager_sync(struct upager *upager, void *address, size_t length);

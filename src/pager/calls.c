@@ -14,10 +14,10 @@
 struct image_call {
 	struct mail mail;
 	STAILQ_ENTRY(image_call) link;
-	struct worker *worker;
 	bool (*run)(struct image_call *call, struct task *task); /* false: not yet */
 	pager_task_id task;
 	uint64_t start, end;
+	struct image *image; /* a use; NULL: of none in particular */
 	enum pager_advice advice;
 	uint16_t unit;
 	pager_done *done;
@@ -28,6 +28,8 @@ struct image_call {
 
 static void answer(struct image_call *call, int result)
 {
+	if (call->image)
+		image_put(call->image);
 	call->done(call->context, result);
 	free(call);
 }
@@ -218,16 +220,22 @@ static int post(struct pager *p, pager_task_id id, const struct pager_range *ran
 	return 0;
 }
 
-int pager_map(struct pager *p, pager_task_id id, const struct pager_range *range, uint64_t unit,
-	      pager_done *done, void *context)
+int pager_map(struct pager *p, pager_task_id id, const struct pager_range *range,
+	      struct image *image, uint64_t unit, pager_done *done, void *context)
 {
 	uint64_t pages = MIN(bytes_to_pages(unit), (uint64_t)UNIT_MAX);
+	int r;
 
 	if (unit && (unit < PAGE_SIZE || unit & (unit - 1)))
 		return -EINVAL;
-	return post(p, id, range,
-		    &(struct image_call){.run = run_map, .unit = (uint16_t)MAX(pages, 1ull),
-					 .done = done, .context = context});
+	image_get(image); /* until the mapping has a use of its own */
+	r = post(p, id, range,
+		 &(struct image_call){.run = run_map, .image = image,
+				      .unit = (uint16_t)MAX(pages, 1ull), .done = done,
+				      .context = context});
+	if (r < 0)
+		image_put(image);
+	return r;
 }
 
 int pager_sync(struct pager *p, pager_task_id id, const struct pager_range *range,

@@ -149,11 +149,11 @@ struct pager_range {
 	uint64_t length;  /* bytes, not 0 */
 };
 
-/* Memory that the task has mapped from an image's memfd is served from now on. unit: bytes that are
+/* Memory that the task has mapped from the image's memfd is served from now on. unit: bytes that are
  * best read together, a power of two; 0 = no matter. -ESRCH, -EINVAL and -ENOMEM come at once, and
  * then `done` is not called; through it -EINVAL (no image is mapped there), -EOPNOTSUPP. */
-int pager_map(struct pager *pager, pager_task_id id, const struct pager_range *range, uint64_t unit,
-	      pager_done *done, void *context);
+int pager_map(struct pager *pager, pager_task_id id, const struct pager_range *range,
+	      struct image *image, uint64_t unit, pager_done *done, void *context);
 
 /* What was written to shared mappings in the range before the call is in the file for certain when
  * `done` is called with 0. Through it -ENOMEM (nothing of ours is mapped there), -EIO, -ENOSPC … */

@@ -388,10 +388,10 @@ void pager_image_stat(const struct pager *pager, struct pager_image_stat *ret)
 	*ret = (struct pager_image_stat){0};
 }
 
-int pager_map(struct pager *pager, pager_task_id id, const struct pager_range *range, uint64_t unit,
-	      pager_done *done, void *context)
+int pager_map(struct pager *pager, pager_task_id id, const struct pager_range *range,
+	      struct image *image, uint64_t unit, pager_done *done, void *context)
 {
-	(void)pager, (void)id, (void)range, (void)unit, (void)done, (void)context;
+	(void)pager, (void)id, (void)range, (void)image, (void)unit, (void)done, (void)context;
 	return -EOPNOTSUPP;
 }
 
