@@ -216,6 +216,24 @@ void pager_group_stat(const struct pager_group *pg, struct pager_group_stat *ret
 	ret->limit = atomic_load(&pg->group.limit);
 }
 
+static void sample_now(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+
+	w->now = now_ns();
+	adopt_sample(call->group);
+	group_publish(call->group);
+	sem_post(&call->done);
+}
+
+void pager_group_stat_now(struct pager_group *pg, struct pager_group_stat *ret)
+{
+	struct call call = {.group = &pg->group};
+
+	call_worker(pg->group.worker, &call, sample_now);
+	pager_group_stat(pg, ret);
+}
+
 size_t pager_group_tasks(const struct pager_group *pg, struct pager_task_stat *ret, size_t max)
 {
 	const struct task *t;

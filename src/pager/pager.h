@@ -83,7 +83,10 @@ void pager_group_free(struct pager_group *group);
 /* Takes effect at once, up or down; -ERANGE below the minimum. */
 int pager_group_set_limit(struct pager_group *group, uint64_t limit);
 
+/* As of the last look at the group: a long time ago, if it is far below its limit. */
 void pager_group_stat(const struct pager_group *group, struct pager_group_stat *ret);
+/* As of now. */
+void pager_group_stat_now(struct pager_group *group, struct pager_group_stat *ret);
 
 /* What a client hands over in its hello. The pager takes ownership of every descriptor, also on
  * failure; -1 = not given. */

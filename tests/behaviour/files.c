@@ -121,7 +121,6 @@ static struct upager_stat figures(void)
 {
 	struct upager_stat stat;
 
-	usleep(60000); /* until they have been published */
 	ok(upager_stat(pager, &stat), "upager_stat");
 	return stat;
 }
@@ -533,6 +532,25 @@ static void advice(void)
 	ok(upager_unmap(pager, anonymous, size), "upager_unmap");
 }
 
+/* A limit that upager_open() has set ($FILES_MEMORY). */
+static void limit_holds(void)
+{
+	size_t n = 2 * strtoul(getenv("FILES_MEMORY"), NULL, 10) / PAGE;
+	struct upager_stat stat;
+	void *at;
+
+	ok(upager_map_anon(pager, n * PAGE, &at), "upager_map_anon");
+	for (size_t i = 0; i < n; i++)
+		page_fill((char *)at + i * PAGE, i);
+	for (size_t i = 0; i < n; i++)
+		page_check((char *)at + i * PAGE, i);
+	stat = figures();
+	if (!stat.evicted || stat.resident > stat.limit ||
+	    stat.peak > stat.limit + stat.limit / 20)
+		wrong("resident %lu, peak %lu, evicted %lu of limit %lu", stat.resident, stat.peak,
+		      stat.evicted, stat.limit);
+}
+
 static void arguments(void)
 {
 	int read_only = open(path, O_RDONLY | O_CLOEXEC), folder = open("/", O_RDONLY | O_CLOEXEC);
@@ -616,11 +634,12 @@ static const struct behaviour behaviours[] = {
 	X(row_39_shared_write), X(row_62_wp_private_file), X(row_63_wp_shared),
 	X(unit_is_read_at_once), X(some_reads_fail), X(fork_keeps_mappings),
 	X(mremap_moves_and_grows), X(munmap_of_a_part), X(truncated_under_a_mapping),
-	X(smaller_than_the_file), X(advice), X(arguments), X(synced), X(written), X(golden),
+	X(smaller_than_the_file), X(advice), X(arguments), X(limit_holds), X(synced), X(written), X(golden),
 };
 
 int main(int argc, char **argv)
 {
+	struct upager_options options = {.size = sizeof options};
 	int r;
 
 	subject = argc > 1 ? argv[1] : "";
@@ -629,7 +648,9 @@ int main(int argc, char **argv)
 		mebibytes = strtoul(argv[2], NULL, 10);
 	must(path);
 	make_file();
-	r = upager_open(NULL, &pager);
+	if (getenv("FILES_MEMORY"))
+		options.memory = strtoul(getenv("FILES_MEMORY"), NULL, 10);
+	r = upager_open(&options, &pager);
 	if (r < 0)
 		wrong("upager_open: %s", strerror(-r));
 	for (size_t i = 0; i < sizeof behaviours / sizeof *behaviours; i++)

@@ -369,6 +369,11 @@ int pager_next_notice(struct pager *pager, struct pager_notice *ret)
 	return 1;
 }
 
+void pager_group_stat_now(struct pager_group *group, struct pager_group_stat *ret)
+{
+	pager_group_stat(group, ret);
+}
+
 /* ---- images: none here ---- */
 
 int pager_image_open(struct pager *pager, int file, bool shared, struct image **ret, int *ret_memory)
