@@ -166,7 +166,8 @@ static int take_stat(struct request *request)
 	if (r < 0)
 		return r;
 	if (client) {
-		pager_group_stat_now(client->member.group->pager, &group);
+		pager_group_refresh(client->member.group->pager);
+		pager_group_stat(client->member.group->pager, &group);
 		pager_image_stat(pager_of(request), &image);
 		figures.limit = group.limit == LIMIT_NONE ? 0 : group.limit;
 		figures.resident = group.resident;

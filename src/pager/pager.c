@@ -226,12 +226,11 @@ static void sample_now(struct worker *w, struct mail *mail)
 	sem_post(&call->done);
 }
 
-void pager_group_stat_now(struct pager_group *pg, struct pager_group_stat *ret)
+void pager_group_refresh(struct pager_group *pg)
 {
 	struct call call = {.group = &pg->group};
 
 	call_worker(pg->group.worker, &call, sample_now);
-	pager_group_stat(pg, ret);
 }
 
 size_t pager_group_tasks(const struct pager_group *pg, struct pager_task_stat *ret, size_t max)

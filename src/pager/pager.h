@@ -85,8 +85,8 @@ int pager_group_set_limit(struct pager_group *group, uint64_t limit);
 
 /* As of the last look at the group: a long time ago, if it is far below its limit. */
 void pager_group_stat(const struct pager_group *group, struct pager_group_stat *ret);
-/* As of now. */
-void pager_group_stat_now(struct pager_group *group, struct pager_group_stat *ret);
+/* Looks at it now. Waits for the worker. */
+void pager_group_refresh(struct pager_group *group);
 
 /* What a client hands over in its hello. The pager takes ownership of every descriptor, also on
  * failure; -1 = not given. */
