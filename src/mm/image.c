@@ -31,7 +31,8 @@ int image_new(int file, const struct file_identity *id, struct image_total *tota
 		return r;
 	}
 	image->file = file;
-	image->memory = image->writable = -1;
+	image->memory = -1;
+	atomic_store(&image->writable, -1);
 	image->file_id = *id;
 	image->total = total;
 	atomic_store(&image->size, id->size);
