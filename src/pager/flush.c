@@ -194,7 +194,29 @@ static void run_protected(struct worker *w, struct mail *mail)
 	}
 }
 
-/* Protects pages of an image wherever the task may write them. -EAGAIN: an event is pending. */
+/* -EAGAIN: an event is pending. What is not registered nobody writes to by our leave; but the call stops
+ * there, and what comes after it is protected page by page. */
+static int protect_range(const struct task *t, uint64_t start, uint64_t length)
+{
+	switch (uffd_classify(uffd_protect(t->uffd, start, length, true))) {
+	case UFFD_RETRY:
+		return -EAGAIN;
+	case UFFD_DONE:
+	case UFFD_ENDED:
+		return 0;
+	default:
+		break;
+	}
+	for (uint64_t at = start; at < start + length && length > PAGE_SIZE; at += PAGE_SIZE) {
+		int r = protect_range(t, at, PAGE_SIZE);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Protects pages of an image wherever the task may write them. */
 static int protect_task(struct task *t, const struct image *image, uint64_t page, uint32_t n)
 {
 	for (size_t i = 0; i < t->mappings.n && !t->ended; i++) {
@@ -205,11 +227,10 @@ static int protect_task(struct task *t, const struct image *image, uint64_t page
 
 		if (m->image != image || !m->shared || from >= to)
 			continue;
-		r = uffd_protect(t->uffd, m->start + pages_to_bytes(from - m->page),
-				 pages_to_bytes(to - from), true);
-		/* Ended or unmapped: then nobody writes there. */
-		if (uffd_classify(r) == UFFD_RETRY)
-			return -EAGAIN;
+		r = protect_range(t, m->start + pages_to_bytes(from - m->page),
+				  pages_to_bytes(to - from));
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }

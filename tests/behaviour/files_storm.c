@@ -82,8 +82,6 @@ static void op_copy(struct part *p)
 	size_t i = dice(p, p->n);
 
 	page_fill(p->private + i * PAGE, 12345);
-	op_check(&(struct part){.first = p->first, .n = i, .salts = p->salts, .shared = p->shared,
-				.private = p->private, .seed = p->seed * !!i + !i});
 	page_check(p->private + i * PAGE, 12345);
 	ok(upager_advise(pager, p->private + i * PAGE, PAGE, UPAGER_DONTNEED), "DONTNEED");
 	page_check(p->private + i * PAGE, p->salts[i]);
