@@ -64,11 +64,13 @@ static int insert(struct mappings *m, size_t at, const struct mapping *mapping)
 	m->n++;
 	m->used = true;
 	image_get(mapping->image);
+	atomic_fetch_add(&mapping->image->mapped, 1);
 	return 0;
 }
 
 static void erase(struct mappings *m, size_t at)
 {
+	atomic_fetch_sub(&m->list[at].image->mapped, 1);
 	image_put(m->list[at].image);
 	m->n--;
 	memmove(&m->list[at], &m->list[at + 1], (m->n - at) * sizeof(*m->list));

@@ -48,6 +48,9 @@ static bool run_map(struct image_call *call, struct task *t)
 	}
 	if (!gate_take(t))
 		return false;
+	/* While nobody had it mapped the file may have been written to by other ways. */
+	if (!atomic_load(&call->image->mapped))
+		reclaim_range(call->image, 0, image_n_pages(call->image));
 	r = uffd_register_file(t->uffd, call->start, call->end - call->start);
 	if (r == 0 && !images_learn(t, call->start, call->end, &like))
 		r = -EINVAL;

@@ -231,6 +231,7 @@ int images_forked(struct task *parent, struct task *child)
 		r = mappings_remove(&child->mappings, child->regions.list[i].start,
 				    child->regions.list[i].end);
 	mappings_forget_old(&child->mappings);
+	child->mappings.used = parent->mappings.used;
 	return r;
 }
 

@@ -61,25 +61,16 @@ static uint32_t sweep(struct image *image, uint64_t from, uint64_t to, uint32_t 
 	return dropped + run;
 }
 
-/* Two turns: what is young in the first is not in the second. */
+/* One turn of the image's hand. What was young is not so afterwards. */
 static uint32_t sweep_image(struct image *image, uint32_t want)
 {
-	uint64_t end = image_n_pages(image);
-	uint32_t dropped = 0;
+	uint64_t end = image_n_pages(image), from = MIN(atomic_load(&image->hand), end);
+	uint32_t dropped = sweep(image, from, end, want);
 
-	for (unsigned turn = 0; turn < 3 && dropped < want; turn++) {
-		uint64_t from = atomic_load(&image->hand);
-
-		if (from >= end)
-			from = 0;
-		dropped += sweep(image, from, end, want - dropped);
-		if (dropped < want)
-			atomic_store(&image->hand, 0);
-	}
-	return dropped;
+	return dropped < want ? dropped + sweep(image, 0, from, want - dropped) : dropped;
 }
 
-/* The image after which the clock goes on: the next in the list, with a use taken. */
+/* The n-th image, with a use taken; NULL: there are not so many. */
 static struct image *next_image(struct pager *p, unsigned number)
 {
 	struct image *image;
@@ -106,14 +97,17 @@ bool reclaim_room(struct worker *w, uint32_t n)
 {
 	struct pager *p = w->pager;
 	struct image *image;
-	uint64_t over;
+	uint64_t over = excess(p, n), dirty;
 
-	for (unsigned i = 0; (over = excess(p, n)) && (image = next_image(p, i)); i++) {
-		sweep_image(image, (uint32_t)MIN(over + BATCH, UINT32_MAX));
-		image_put(image);
-	}
-	if (atomic_load(&p->image_total.dirty) > bytes_to_pages(p->config.image_memory) / 2 ||
-	    (over && atomic_load(&p->image_total.dirty)))
+	/* In the first turn what is old leaves, in the second what was young. */
+	for (unsigned turn = 0; turn < 2 && over; turn++)
+		for (unsigned i = 0; over && (image = next_image(p, i)); i++) {
+			sweep_image(image, (uint32_t)MIN(over + BATCH, UINT32_MAX));
+			image_put(image);
+			over = excess(p, n);
+		}
+	dirty = atomic_load(&p->image_total.dirty);
+	if (dirty > bytes_to_pages(p->config.image_memory) / 2 || (over && dirty))
 		for (unsigned i = 0; i < p->n_workers; i++)
 			images_kick(&p->workers[i]);
 	return !over;

@@ -189,6 +189,24 @@ static void limit_holds(void)
 		      stat.evicted, stat.limit);
 }
 
+/* Written by other ways while nobody maps it: the next mapping sees that. */
+static void mapped_again(void)
+{
+	char page[PAGE], *at;
+
+	for (unsigned round = 0; round < 5; round++) {
+		at = map_whole(UPAGER_SHARED);
+		page_check(at + PAGE, SALT + 1);
+		page_check(at, round ? round : SALT);
+		page_fill(at + 2 * PAGE, round);
+		ok(upager_sync(pager, at, pages() * PAGE), "upager_sync");
+		ok(upager_unmap(pager, at, pages() * PAGE), "upager_unmap");
+		check_file(2, round);
+		page_fill(page, round + 1);
+		must(pwrite(file, page, PAGE, 0) == PAGE);
+	}
+}
+
 static void arguments(void)
 {
 	int read_only = open(getenv("FILES_PATH"), O_RDONLY | O_CLOEXEC), folder = open("/", O_RDONLY | O_CLOEXEC);
@@ -268,7 +286,7 @@ static void golden(void)
 const struct behaviour space_files[] = {
 #define X(name) {#name, name}
 	X(fork_keeps_mappings), X(mremap_moves_and_grows), X(munmap_of_a_part),
-	X(truncated_under_a_mapping), X(smaller_than_the_file), X(advice), X(arguments),
+	X(truncated_under_a_mapping), X(smaller_than_the_file), X(advice), X(arguments), X(mapped_again),
 	X(limit_holds), X(synced), X(written), X(golden), {NULL, NULL},
 #undef X
 };

@@ -175,6 +175,7 @@ Test(mapping, remove_trims_and_splits)
 	expect(40, 0);
 	cr_expect_eq(map.n_old, 3);
 	cr_expect_eq(image->users, 6);
+	cr_expect_eq(image->mapped, 3);
 	mappings_forget_old(&map);
 	cr_expect_eq(image->users, 3);
 	mappings_done(&map);
