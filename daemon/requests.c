@@ -247,6 +247,7 @@ static void on_message(void *context)
 {
 	struct request *request = context;
 	int type = session_peek(watch_get_fd(request->socket)), r;
+	char ignored;
 
 	switch (type) {
 	case -EAGAIN:
@@ -266,6 +267,8 @@ static void on_message(void *context)
 		r = take_stat(request);
 		break;
 	default:
+		/* What is left unread would reset the connection before the reply is heard. */
+		recv(watch_get_fd(request->socket), &ignored, 1, MSG_DONTWAIT);
 		r = type == -ECONNRESET ? type : -EPROTO;
 		break;
 	}
