@@ -53,7 +53,8 @@ static int join(const struct upager *upager, const struct upager_options *option
 		strncpy(join.name, options->group, sizeof(join.name) - 1);
 	r = session_send(fd, &join, sizeof(join), NULL, 0);
 	if (r == 0)
-		r = session_receive(fd, SESSION_JOINED, &joined, sizeof(joined), NULL, 0, NULL, NULL);
+		r = session_receive(fd, SESSION_JOINED, &joined, sizeof(joined), NULL, 0, NULL,
+				    NULL);
 	if (r == 0 && joined.status == 0)
 		r = attach_program(&upager->address, joined.group_key,
 				   getenv("UPAGER_DEBUG") != NULL);
@@ -113,8 +114,8 @@ static void wait_for_ever(int fd)
 static int hear_reply(int fd, struct session_reply *reply, int *memory)
 {
 	unsigned n = 0;
-	int r = session_receive(fd, SESSION_REPLY, reply, sizeof(*reply), memory, memory ? 1 : 0, &n,
-				NULL);
+	int r = session_receive(fd, SESSION_REPLY, reply, sizeof(*reply), memory, memory ? 1 : 0,
+				&n, NULL);
 
 	if (r == 0 && reply->status < 0)
 		r = reply->status;
@@ -160,8 +161,8 @@ int upager_map_anon(struct upager *upager, size_t length, void **ret)
 	return 0;
 }
 
-/* Maps the memfd without any access until the daemon serves it: a touch before that would find holes
- * where the file has bytes. */
+/* Maps the memfd without any access until the daemon serves it: a touch before that would find
+ * holes where the file has bytes. */
 static int map_memory(int fd, int memory, bool shared, uint64_t offset, size_t length, int prot,
 		      void **ret)
 {

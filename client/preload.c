@@ -1,6 +1,6 @@
 /*
- * The shim: what LD_PRELOAD brings into a client. It interposes nothing: its constructor attaches the
- * program to the daemon (attach.h).
+ * The shim: what LD_PRELOAD brings into a client. It interposes nothing: its constructor attaches
+ * the program to the daemon (attach.h).
  *
  * A program must never fail because of it: whatever goes wrong here, the program runs unpaged, and
  * says so only if UPAGER_DEBUG is set.

@@ -95,9 +95,10 @@ static int start(const struct request *request, enum session_type type,
 
 	switch (type) {
 	case SESSION_MAPPED:
-		return request->image ? pager_map(pager, task, &where, request->image, request->unit,
-						  answer, socket)
-				      : -EPROTO;
+		if (!request->image)
+			return -EPROTO;
+		return pager_map(pager, task, &where, request->image, request->unit, answer,
+				 socket);
 	case SESSION_SYNC:
 		return pager_sync(pager, task, &where, answer, socket);
 	default:

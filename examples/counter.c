@@ -1,5 +1,6 @@
 /*
- * A counter in a file, shared by all processes that run this, and safe after each step: counter FILE.
+ * A counter in a file, shared by all processes that run this, and safe after each step: counter
+ * FILE.
  */
 #include <fcntl.h>
 #include <stdatomic.h>

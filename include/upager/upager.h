@@ -2,8 +2,9 @@
  * libupager: a program asks upagerd to page its memory, and to serve its file mappings.
  *
  * Functions return 0, or a negative errno value (-ENOMEM), and leave their outputs alone then; none
- * sets errno. Lengths, offsets and sizes are bytes; pages have 4096. Any thread may call any function
- * at any time. A handle is plain memory: it holds no descriptor, and is good in forked children, too.
+ * sets errno. Lengths, offsets and sizes are bytes; pages have 4096. Any thread may call any
+ * function at any time. A handle is plain memory: it holds no descriptor, and is good in forked
+ * children, too.
  *
  * Link with -lupager. The manual pages, upager_open(3) and those it names, say more.
  */
@@ -35,16 +36,17 @@ struct upager_options {
 
 /**
  * Attaches the process to the daemon, as `upager run` would have done: from now on its anonymous
- * memory, and that of the children it forks, is counted and paged. A process that is attached already
- * stays as it is, and only gets a handle; the group and the limit of the options are ignored then.
+ * memory, and that of the children it forks, is counted and paged. A process that is attached
+ * already stays as it is, and only gets a handle; the group and the limit of the options are
+ * ignored then.
  *
  * options: may be NULL, which means all defaults.
  * *ret: the handle, for upager_close().
  *
  * -ENOENT or -ECONNREFUSED: no daemon listens there. -EACCES: the group is another user's. -EINVAL:
  * the group's name, or options->size. -ERANGE: the limit. -ENAMETOOLONG: the socket's path, or the
- * group's name. -ETIMEDOUT: the daemon does not answer. -EALREADY: an earlier try to attach this process failed, and
- * can't be repeated. -ENOMEM, -EMFILE, …
+ * group's name. -ETIMEDOUT: the daemon does not answer. -EALREADY: an earlier try to attach this
+ * process failed, and can't be repeated. -ENOMEM, -EMFILE, …
  */
 int upager_open(const struct upager_options *options, struct upager **ret);
 
@@ -73,21 +75,23 @@ enum {
 };
 
 /**
- * Maps `length` bytes of a regular file, from `offset` on. Pages are read by the daemon when they are
- * touched, once for all processes, and held in its `image_memory`; they don't count to the limit,
- * but the copies do that private writes make.
+ * Maps `length` bytes of a regular file, from `offset` on. Pages are read by the daemon when they
+ * are touched, once for all processes, and held in its `image_memory`; they don't count to the
+ * limit, but the copies do that private writes make.
  *
- * fd: open for reading; for UPAGER_SHARED with PROT_WRITE, for reading and writing; without O_APPEND
+ * fd: open for reading; for UPAGER_SHARED with PROT_WRITE, for reading and writing; without
+ * O_APPEND
  *   and O_DIRECT. It may be closed afterwards.
  * offset: a multiple of 4096.
  * length: more than 0; it is rounded up to whole pages.
  * flags: UPAGER_PRIVATE or UPAGER_SHARED.
  * prot: PROT_READ, PROT_WRITE, PROT_EXEC, as mmap(2).
- * page_size_hint: a power of two of at least 4096: how much is best read at once, for files that are
+ * page_size_hint: a power of two of at least 4096: how much is best read at once, for files that
+ * are
  *   used in records or blocks; at most 2 MiB has an effect. 0: the daemon decides.
  *
- * Past the end of the file, and where it cannot be read, a touch raises SIGBUS. What others write to
- * the file by other ways is not seen in pages that are in memory already. A file that has become
+ * Past the end of the file, and where it cannot be read, a touch raises SIGBUS. What others write
+ * to the file by other ways is not seen in pages that are in memory already. A file that has become
  * shorter is noticed at the next read past its new end, or when something is written back.
  *
  * -EACCES: the descriptor does not allow it. -EINVAL: an argument, or the file is no regular one.
@@ -99,16 +103,16 @@ int upager_map_file(struct upager *upager, int fd, uint64_t offset, size_t lengt
 		    int prot, size_t page_size_hint, void **ret);
 
 /**
- * Unmaps pages, of any mapping: munmap(2). What was written to a shared mapping stays in the daemon,
- * which writes it back.
+ * Unmaps pages, of any mapping: munmap(2). What was written to a shared mapping stays in the
+ * daemon, which writes it back.
  */
 int upager_unmap(struct upager *upager, void *address, size_t length);
 
 enum upager_advice {
 	/** Takes back SEQUENTIAL and RANDOM. Files. */
 	UPAGER_NORMAL = 0,
-	/** It will be read in order: the daemon reads far ahead. Files; counts for the whole of each
-	 * mapping that the range touches. */
+	/** It will be read in order: the daemon reads far ahead. Files; counts for the whole of
+	 * each mapping that the range touches. */
 	UPAGER_SEQUENTIAL = 1,
 	/** It will be read here and there: the daemon reads what is touched, no more. Files, as
 	 * SEQUENTIAL. */
@@ -118,8 +122,8 @@ enum upager_advice {
 	UPAGER_COLD = 3,
 	/** It will be used soon: the pages are brought in; the call returns when they are there. */
 	UPAGER_WILLNEED = 4,
-	/** It is not needed: anonymous pages and private copies are lost, and read as zeros, or as the
-	 * file, afterwards (MADV_DONTNEED). A shared mapping loses nothing. */
+	/** It is not needed: anonymous pages and private copies are lost, and read as zeros, or as
+	 * the file, afterwards (MADV_DONTNEED). A shared mapping loses nothing. */
 	UPAGER_DONTNEED = 5,
 };
 
@@ -136,8 +140,8 @@ int upager_advise(struct upager *upager, void *address, size_t length, enum upag
  * call, is in the file (fdatasync(2)). Then it is there also if daemon or machine stop right after.
  *
  * -ENOMEM: no file is mapped in the range. -EIO, -ENOSPC, …: the file could not be written, and the
- * pages stay as they are; the daemon tries again. -ETIMEDOUT: the address space of one of the processes
- * that map it changed all the time.
+ * pages stay as they are; the daemon tries again. -ETIMEDOUT: the address space of one of the
+ * processes that map it changed all the time.
  */
 int upager_sync(struct upager *upager, void *address, size_t length);
 

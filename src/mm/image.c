@@ -23,9 +23,12 @@ static const uint8_t moves[IMAGE_TAGS] = {
 int image_new(int file, const struct file_identity *id, struct image_total *total,
 	      struct image **ret)
 {
-	struct image *image = calloc(1, sizeof(*image));
+	struct image *image;
 	int r = -ENOMEM;
 
+	if (file < 0)
+		return -EMFILE;
+	image = calloc(1, sizeof(*image));
 	if (!image) {
 		close(file);
 		return r;

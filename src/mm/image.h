@@ -64,7 +64,7 @@ struct image {
 	unsigned failures;   /* flushes that failed in a row */
 };
 
-/* => takes `file`, also on failure. -EFBIG: too large; … */
+/* => takes `file`, also on failure; -EMFILE if it is none. -EFBIG: too large; … */
 int image_new(int file, const struct file_identity *id, struct image_total *total,
 	      struct image **ret);
 /* NULL is fine. What is dirty is lost. */
@@ -75,7 +75,8 @@ void image_get(struct image *image);
 void image_put(struct image *image);
 
 enum image_tag image_tag(const struct image *image, uint64_t page);
-/* Moves a page from one tag to the other; false: it was not there. Asserts that the move is legal. */
+/* Moves a page from one tag to the other; false: it was not there. Asserts that the move is
+ * legal. */
 bool image_move(struct image *image, uint64_t page, enum image_tag from, enum image_tag to);
 /* The pages from `page` on, at most `max`, that have this tag and are moved to another. */
 uint32_t image_move_run(struct image *image, uint64_t page, uint32_t max, enum image_tag from,

@@ -2,8 +2,8 @@
  * Pages of images in: read from the file into the memfd, once for all who wait, and mapped where
  * they were touched.
  *
- * A fault that waits for a read has its outcome when the read ends. Only the worker that reads knows
- * who waits; one that meets another's read tries again.
+ * A fault that waits for a read has its outcome when the read ends. Only the worker that reads
+ * knows who waits; one that meets another's read tries again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -119,7 +119,8 @@ enum fault_result filemap_unprotect(struct fault *f)
 	struct task *t = f->task;
 	const struct mapping *m = f->mapping;
 
-	/* A page that has left is touched again, and missing then. WP(0) there would be too early. */
+	/* A page that has left is touched again, and missing then. WP(0) there would be too
+	 * early. */
 	if (m->shared && !image_dirty(m->image, mapping_page(m, f->address))) {
 		uffd_wake(t->uffd, f->address, PAGE_SIZE);
 		count(&t->counters, spurious);
@@ -375,8 +376,8 @@ static uint32_t read_pages(const struct fault *f, uint64_t page, uint32_t max)
 	return 0;
 }
 
-/* The fault's page first, then what a stream will want, and the rest of its unit; in pieces, so that
- * the reader goes on with the first while the others come. */
+/* The fault's page first, then what a stream will want, and the rest of its unit; in pieces, so
+ * that the reader goes on with the first while the others come. */
 enum fault_result filemap_read(struct fault *f)
 {
 	struct task *t = f->task;

@@ -6,9 +6,9 @@
  *   DIRTY → WRITING → every worker protects the run in its tasks' shared mappings → the bytes are
  *   copied out → the file has them → PRESENT
  *
- * The tag comes first: a write that is let through meanwhile makes the page DIRTY again, and then it
- * stays so. Each worker protects what its own tasks have mapped, in step with their events; a page
- * that is about to be mapped elsewhere is not writable there without being DIRTY.
+ * The tag comes first: a write that is let through meanwhile makes the page DIRTY again, and then
+ * it stays so. Each worker protects what its own tasks have mapped, in step with their events; a
+ * page that is about to be mapped elsewhere is not writable there without being DIRTY.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -194,8 +194,8 @@ static void run_protected(struct worker *w, struct mail *mail)
 	}
 }
 
-/* -EAGAIN: an event is pending. What is not registered nobody writes to by our leave; but the call stops
- * there, and what comes after it is protected page by page. */
+/* -EAGAIN: an event is pending. What is not registered nobody writes to by our leave; but the call
+ * stops there, and what comes after it is protected page by page. */
 static int protect_range(const struct task *t, uint64_t start, uint64_t length)
 {
 	switch (uffd_classify(uffd_protect(t->uffd, start, length, true))) {

@@ -1,10 +1,10 @@
 /*
  * Which images there are, and where tasks have mapped them.
  *
- * What a task has mapped is asked of its map: a VMA of an image's memfd, whatever way it came there.
- * The list of mappings is a copy of that, made when a mapping is announced, after each event in its
- * range, and at a fault in memory that nothing is known of. Only a forked child that has not said
- * hello is taken at its parent's word.
+ * What a task has mapped is asked of its map: a VMA of an image's memfd, whatever way it came
+ * there. The list of mappings is a copy of that, made when a mapping is announced, after each event
+ * in its range, and at a fault in memory that nothing is known of. Only a forked child that has not
+ * said hello is taken at its parent's word.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -61,11 +61,58 @@ static void grow(struct image *image, uint64_t size)
 		reclaim_range(image, bytes_to_pages(old), bytes_to_pages(old) + 1);
 }
 
+/* The image of a file, made if there is none; with a use taken. => the images lock is held. */
+static int find_or_make(struct pager *p, int file, const struct file_identity *id,
+			struct image **ret)
+{
+	struct image *image = find_file(p, id);
+	int r;
+
+	if (image) {
+		images_truncate(image, id->size);
+		grow(image, id->size);
+	} else {
+		r = image_new(fcntl(file, F_DUPFD_CLOEXEC, 0), id, &p->image_total, &image);
+		if (r < 0)
+			return r;
+		image_get(image);
+		image->owner = (unsigned)(atomic_fetch_add(&p->next_id, 1) % p->n_workers);
+		LIST_INSERT_HEAD(&p->images, image, link);
+	}
+	*ret = image;
+	return 0;
+}
+
+/* The first descriptor that can be written to is the one that is used. => the main thread's. */
+static int make_writable(struct image *image, int file)
+{
+	int mine;
+
+	if (atomic_load(&image->writable) >= 0)
+		return 0;
+	mine = fcntl(file, F_DUPFD_CLOEXEC, 0);
+	if (mine < 0)
+		return -errno;
+	atomic_store(&image->writable, mine);
+	return 0;
+}
+
+/* A descriptor of the memfd for a program. */
+static int give_memory(const struct image *image, bool writable)
+{
+	int fd;
+
+	if (!writable)
+		return file_read_only(image->memory);
+	fd = fcntl(image->memory, F_DUPFD_CLOEXEC, 0);
+	return fd < 0 ? -errno : fd;
+}
+
 int pager_image_open(struct pager *p, int file, bool shared, struct image **ret, int *ret_memory)
 {
 	struct file_identity id;
-	struct image *image = NULL;
-	int access = file_access(file), mine, r;
+	struct image *image;
+	int access = file_access(file), memory = -1, r;
 
 	if (access < 0)
 		return access;
@@ -74,39 +121,22 @@ int pager_image_open(struct pager *p, int file, bool shared, struct image **ret,
 	r = file_identify(file, &id);
 	if (r < 0)
 		return r;
-	mine = fcntl(file, F_DUPFD_CLOEXEC, 0);
-	if (mine < 0)
-		return -errno;
 	shared = shared && access == O_RDWR;
 	pthread_mutex_lock(&p->images_lock);
-	image = find_file(p, &id);
-	if (image) {
-		images_truncate(image, id.size);
-		grow(image, id.size);
-	} else {
-		r = image_new(fcntl(file, F_DUPFD_CLOEXEC, 0), &id, &p->image_total, &image);
-		if (r == 0) {
-			image_get(image);
-			image->owner = (unsigned)(atomic_fetch_add(&p->next_id, 1) % p->n_workers);
-			LIST_INSERT_HEAD(&p->images, image, link);
-		}
-	}
-	if (r == 0 && shared && atomic_load(&image->writable) < 0) {
-		atomic_store(&image->writable, mine);
-		mine = -1;
-	}
+	r = find_or_make(p, file, &id, &image);
 	pthread_mutex_unlock(&p->images_lock);
-	fd_close(&mine);
 	if (r < 0)
 		return r;
-	*ret_memory = shared ? fcntl(image->memory, F_DUPFD_CLOEXEC, 0)
-			     : file_read_only(image->memory);
-	if (*ret_memory < 0) {
-		r = shared ? -errno : *ret_memory;
+	if (shared)
+		r = make_writable(image, file);
+	if (r == 0)
+		r = memory = give_memory(image, shared);
+	if (r < 0) {
 		image_put(image);
 		return r;
 	}
 	*ret = image;
+	*ret_memory = memory;
 	return 0;
 }
 

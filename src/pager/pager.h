@@ -69,7 +69,8 @@ int pager_new(const struct pager_config *config, struct pager **ret, const char 
 void pager_stop(struct pager *pager);
 
 /* Ends every task's service (clients are released: their evicted pages are lost, so call it when
- * no task is left, or after killing them), stops the workers, closes and removes what was created. */
+ * no task is left, or after killing them), stops the workers, closes and removes what was
+ * created. */
 void pager_free(struct pager *pager);
 
 /* The smallest limit a group can have, bytes. */
@@ -152,9 +153,9 @@ struct pager_range {
 	uint64_t length;  /* bytes, not 0 */
 };
 
-/* Memory that the task has mapped from the image's memfd is served from now on. unit: bytes that are
- * best read together, a power of two; 0 = no matter. -ESRCH, -EINVAL and -ENOMEM come at once, and
- * then `done` is not called; through it -EINVAL (no image is mapped there), -EOPNOTSUPP. */
+/* Memory that the task has mapped from the image's memfd is served from now on. unit: bytes that
+ * are best read together, a power of two; 0 = no matter. -ESRCH, -EINVAL and -ENOMEM come at once,
+ * and then `done` is not called; through it -EINVAL (no image is mapped there), -EOPNOTSUPP. */
 int pager_map(struct pager *pager, pager_task_id id, const struct pager_range *range,
 	      struct image *image, uint64_t unit, pager_done *done, void *context);
 

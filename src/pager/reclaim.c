@@ -1,6 +1,6 @@
 /*
- * image_memory: what images may hold. Clean pages leave, in the order of a clock that goes round all
- * images; dirty ones are written first, by the worker that owns the image.
+ * image_memory: what images may hold. Clean pages leave, in the order of a clock that goes round
+ * all images; dirty ones are written first, by the worker that owns the image.
  */
 #include "base/util.h"
 #include "pager/file.h"

@@ -1,9 +1,9 @@
 /*
  * File behaviours: what programs do with files that they map through libupager.
  *
- * `files NAME [MIB]`, with the file's path in $FILES_PATH (made if it is missing, MIB mebibytes of a
- * pattern), does NAME, checks every byte and prints "ok NAME". As `behave`: wrong bytes end it with
- * status 1 and a line on stderr.
+ * `files NAME [MIB]`, with the file's path in $FILES_PATH (made if it is missing, MIB mebibytes of
+ * a pattern), does NAME, checks every byte and prints "ok NAME". As `behave`: wrong bytes end it
+ * with status 1 and a line on stderr.
  */
 #include "files.h"
 

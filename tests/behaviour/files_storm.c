@@ -1,7 +1,8 @@
 /*
- * Files: everything at once. Each thread has a part of the file to itself, knows what every page of it
- * holds, and does at random what programs do; pages of all threads meet in image_memory, in reads
- * and in write-back. $FILES_SECONDS is how long, $FILES_SEED repeats it (as far as threads allow).
+ * Files: everything at once. Each thread has a part of the file to itself, knows what every page of
+ * it holds, and does at random what programs do; pages of all threads meet in image_memory, in
+ * reads and in write-back. $FILES_SECONDS is how long, $FILES_SEED repeats it (as far as threads
+ * allow).
  */
 #include <pthread.h>
 #include <stdatomic.h>
