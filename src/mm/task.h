@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "mm/frames.h"
+#include "mm/mapping.h"
 #include "mm/region.h"
 #include "mm/stat.h"
 #include "mm/table.h"
@@ -114,6 +115,7 @@ struct task {
 	struct state *state;
 	struct table table;
 	struct regions regions;
+	struct mappings mappings;
 	struct frames frames;
 	struct command commands[EXCHANGE_COMMANDS];
 	uint32_t posted, reaped;

@@ -121,6 +121,8 @@ static int adopt_vma(struct task *t, const struct procmaps_vma *vma, struct regi
 	inherit(t, &region);
 	if (!region.registered && !region.refused) {
 		register_region(t, &region);
+		if (t->mappings.n && region.registered)
+			mappings_remove(&t->mappings, region.start, region.end);
 		if (!found->n || found->list[found->n - 1].end < region.start)
 			close_seam(t, vma);
 		*registered = *registered || region.registered;

@@ -4,6 +4,11 @@
  *   handle_mm_fault
  *     the sentinel ............................ do_sentinel        a forked child's handshake
  *     handle_pte_fault
+ *       a mapping of an image ................. do_fault
+ *         write to a protected page ........... wp_page_shared     dirty from now on
+ *         read ................................ do_read_fault      mapped, or read from the file
+ *         write, private ...................... do_cow_fault       the same: the kernel copies
+ *         write, shared ....................... do_shared_fault    the same, and dirty
  *       write to a protected page ............. do_wp_page
  *       the word is
  *         NONE, PRESENT ....................... do_anonymous_page  zeros
@@ -19,7 +24,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/file.h"
 #include "proto/session.h"
 #include "sys/pagemap.h"
 
@@ -133,8 +138,55 @@ static enum fault_result do_wp_page(struct fault *f)
 	}
 }
 
+/* One read however many wait; what is read is mapped by who began it. */
+static enum fault_result do_read_fault(struct fault *f)
+{
+	const struct mapping *m = f->mapping;
+
+	switch (image_tag(m->image, mapping_page(m, f->address))) {
+	case IMAGE_ABSENT:
+		return filemap_read(f);
+	case IMAGE_READING:
+		return filemap_join(f);
+	case IMAGE_DROPPING:
+		return FAULT_RETRY;
+	default:
+		return filemap_map_pages(f);
+	}
+}
+
+/* The page is mapped to be read; then the kernel copies it, which takes room. */
+static enum fault_result do_cow_fault(struct fault *f)
+{
+	if (!f->by_agent && !f->overrun && group_room(f->task->group) < 1)
+		return FAULT_NO_ROOM;
+	return do_read_fault(f);
+}
+
+/* What maps the page says first that it is dirty. */
+static enum fault_result do_shared_fault(struct fault *f)
+{
+	return do_read_fault(f);
+}
+
+static enum fault_result wp_page_shared(struct fault *f)
+{
+	return filemap_unprotect(f);
+}
+
+static enum fault_result do_fault(struct fault *f)
+{
+	if (f->protect)
+		return wp_page_shared(f);
+	if (!f->write)
+		return do_read_fault(f);
+	return f->mapping->shared ? do_shared_fault(f) : do_cow_fault(f);
+}
+
 static enum fault_result handle_pte_fault(struct fault *f)
 {
+	if (f->mapping)
+		return do_fault(f);
 	if (f->protect)
 		return do_wp_page(f);
 	switch (word_tag(f->word)) {
@@ -173,6 +225,7 @@ enum fault_result handle_mm_fault(struct fault *f)
 
 	do {
 		f->word = word_for(f);
+		f->mapping = images_find(f->task, f->address);
 		result = f->address == f->task->sentinel && !f->protect ? do_sentinel(f)
 									  : handle_pte_fault(f);
 	} while (result == FAULT_RESTART);

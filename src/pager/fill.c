@@ -249,7 +249,8 @@ enum fault_result fill_poison(struct fault *f)
 	/* POISON refuses what is not empty, and our marker is not. Between the two calls the page is
 	 * missing, but only this thread could answer a fault there. */
 	if (uffd_classify(r) == UFFD_EXISTS) {
-		table_set(&t->table, f->address, f->word | WORD_UNMARKED);
+		if (word_is_evicted(f->word))
+			table_set(&t->table, f->address, f->word | WORD_UNMARKED);
 		if (uffd_protect(t->uffd, f->address, PAGE_SIZE, false) == 0)
 			r = uffd_poison(t->uffd, f->address, PAGE_SIZE);
 	}

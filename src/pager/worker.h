@@ -44,6 +44,13 @@ struct worker {
 	uint64_t now;                     /* ns, of this pass */
 	uint64_t active_at;               /* ns: when something last happened */
 
+	TAILQ_HEAD(image_reads, image_read) reads; /* of files, under way */
+	STAILQ_HEAD(image_calls, image_call) image_calls;
+	uint64_t images_due;   /* ns: when images are looked at again */
+	bool images_pressing;  /* image_memory is short: what is dirty is written at once */
+	struct mail images_mail;
+	_Atomic bool images_kicked; /* images_mail is on its way */
+
 	char *bounce; /* BOUNCE_PAGES pages for reads, registered */
 	uint64_t bounce_used[BOUNCE_PAGES / 64];
 	int bounce_index; /* registered buffer, or -1 */
@@ -67,6 +74,12 @@ struct pager {
 	 * thread (groups), read by the main thread; never held on the fault path. */
 	pthread_mutex_t registry;
 
+	/* Which images there are, and from none to one who uses them. Never held across I/O. */
+	pthread_mutex_t images_lock;
+	LIST_HEAD(, image) images;
+	struct image_total image_total;
+	_Atomic unsigned image_reads; /* counted for image_error_every */
+
 	pthread_mutex_t notices_lock;
 	struct pager_notice notices[256];
 	unsigned notices_first, n_notices;
@@ -78,8 +91,15 @@ struct pager_group {
 	struct pager *pager;
 };
 
-/* ---- pager.c ---- */
+/* ---- notices.c ---- */
 void pager_notify(struct task *task, enum pager_notice_kind kind, uint64_t address, uint64_t value);
+/* The same, when it concerns nobody in particular. */
+void pager_notify_all(struct pager *pager, enum pager_notice_kind kind, uint64_t value);
+
+/* ---- pager.c ---- */
+/* The index of the worker that has the task, or -ESRCH. Waits for workers; not for them to call. */
+int pager_find_worker(struct pager *pager, pager_task_id id);
+struct task *worker_task(struct worker *worker, pager_task_id id); /* NULL: none, or it has ended */
 static inline bool pager_may(const struct worker *w, enum pager_feature feature)
 {
 	return w->pager->config.features & feature;
@@ -134,6 +154,8 @@ struct fault {
 	const bool overrun;        /* let it through above the limit: nothing can leave */
 	/* the decisions */
 	word_t word;
+	struct mapping *mapping; /* of an image; NULL: anonymous memory */
+	bool major;              /* the page was read for it */
 };
 enum fault_result {
 	FAULT_DONE,

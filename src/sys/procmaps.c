@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -59,7 +60,11 @@ static int query(int fd, uint64_t address, struct procmaps_vma *ret)
 		snprintf(name, sizeof(name), "/");
 		q.vma_name_size = 1;
 	}
-	*ret = (struct procmaps_vma){.start = q.vma_start, .end = q.vma_end};
+	*ret = (struct procmaps_vma){.start = q.vma_start,
+				     .end = q.vma_end,
+				     .device = makedev(q.dev_major, q.dev_minor),
+				     .inode = q.inode,
+				     .offset = q.vma_offset};
 	ret->flags = q.vma_flags & (PROCMAPS_READ | PROCMAPS_WRITE | PROCMAPS_EXEC | PROCMAPS_SHARED);
 	if (!q.inode && !q.dev_major && !q.dev_minor && !(ret->flags & PROCMAPS_SHARED))
 		ret->flags |= flags_of_name(q.vma_name_size ? name : "");
@@ -68,15 +73,19 @@ static int query(int fd, uint64_t address, struct procmaps_vma *ret)
 
 int procmaps_parse_line(const char *line, struct procmaps_vma *ret)
 {
-	unsigned long long start, end, inode;
+	unsigned long long start, end, offset, inode;
 	unsigned major, minor;
 	char perms[5];
 	int name_at = 0;
 
-	if (sscanf(line, "%llx-%llx %4s %*x %x:%x %llu %n", &start, &end, perms, &major, &minor,
-		   &inode, &name_at) < 6 || !name_at || start >= end)
+	if (sscanf(line, "%llx-%llx %4s %llx %x:%x %llu %n", &start, &end, perms, &offset,
+		   &major, &minor, &inode, &name_at) < 7 || !name_at || start >= end)
 		return -EINVAL;
-	*ret = (struct procmaps_vma){.start = start, .end = end};
+	*ret = (struct procmaps_vma){.start = start,
+				     .end = end,
+				     .device = makedev(major, minor),
+				     .inode = inode,
+				     .offset = offset};
 	ret->flags |= perms[0] == 'r' ? PROCMAPS_READ : 0;
 	ret->flags |= perms[1] == 'w' ? PROCMAPS_WRITE : 0;
 	ret->flags |= perms[2] == 'x' ? PROCMAPS_EXEC : 0;

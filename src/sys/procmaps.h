@@ -20,6 +20,8 @@ enum procmaps_flag {
 struct procmaps_vma {
 	uint64_t start, end;
 	unsigned flags; /* enum procmaps_flag */
+	uint64_t device, inode; /* of the file that is mapped; 0: none */
+	uint64_t offset;        /* bytes, of `start` in it */
 };
 
 struct procmaps {
