@@ -192,6 +192,11 @@ uint64_t group_room(const struct group *g)
 	return p.high > g->resident ? p.high - g->resident : 0;
 }
 
+bool group_is_easy(const struct group *g, uint64_t pages)
+{
+	return g->resident + pages < pressure_now(g).arm;
+}
+
 /* The staging windows are part of the programs' anonymous memory, and of their samples. */
 void group_overhead(struct group *g)
 {
