@@ -116,6 +116,10 @@ static int adopt_vma(struct task *t, const struct procmaps_vma *vma, struct regi
 		.exec = vma->flags & PROCMAPS_EXEC,
 	};
 
+	if (vma->flags & PROCMAPS_HUGETLB) {
+		*registered = hugetlb_adopt(t, &region) || *registered;
+		return region.hugetlb ? regions_add(found, &region) : 0;
+	}
 	if (!can_be_paged(t, vma))
 		return 0;
 	inherit(t, &region);

@@ -3,6 +3,7 @@
  *
  *   handle_mm_fault
  *     the sentinel ............................ do_sentinel        a forked child's handshake
+ *     reserved huge pages ..................... hugetlb_fault      (hugetlb.c)
  *     a huge page that left whole ............. create_huge_pmd    comes back whole, or FALLBACK
  *     handle_pte_fault
  *       write to a protected page ............. do_wp_page
@@ -200,8 +201,12 @@ enum fault_result handle_mm_fault(struct fault *f)
 
 	do {
 		f->word = word_for(f);
-		result = f->address == f->task->sentinel && !f->protect ? do_sentinel(f)
-									  : handle_pmd_fault(f);
+		if (f->address == f->task->sentinel && !f->protect)
+			result = do_sentinel(f);
+		else if (hugetlb_serves(f->task, f->address))
+			result = hugetlb_fault(f);
+		else
+			result = handle_pmd_fault(f);
 	} while (result == FAULT_RESTART);
 	return result;
 }

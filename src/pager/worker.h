@@ -62,6 +62,7 @@ struct pager {
 	_Atomic unsigned next_equal;   /* tiers of equal priority are taken in turn */
 	_Atomic uint64_t next_id;
 	char zero_page[4096] __attribute__((aligned(4096)));
+	const char *huge_zero; /* LEAF_SIZE of zeros, that cost no memory */
 
 	/* The registry: which groups and tasks there are. Changed by workers (tasks) and the main
 	 * thread (groups), read by the main thread; never held on the fault path. */
@@ -173,6 +174,17 @@ uint32_t fill_frames(struct task *task, uint64_t address, uint32_t max, bool pro
  * no memory to read it into. */
 uint32_t fill_slots(struct task *task, uint64_t address, uint32_t max, bool protect);
 enum fault_result fill_read(struct fault *fault);
+
+/* ---- hugetlb.c: reserved huge pages ---- */
+/* Serves the faults of [start, end), whole huge pages of 2 MiB of the client's that it asks for. They
+ * stay resident. What adopt_scan then finds there goes on being served. -EINVAL, -EBUSY. */
+int hugetlb_serve(struct task *task, uint64_t start, uint64_t end);
+/* A scan has found such memory; returns whether it is served from now on. */
+bool hugetlb_adopt(struct task *task, struct region *region);
+/* A range was moved: what is served there goes on being served. */
+void hugetlb_remap(struct task *task, uint64_t from, uint64_t to, uint64_t length);
+bool hugetlb_serves(struct task *task, uint64_t address);
+enum fault_result hugetlb_fault(struct fault *fault);
 
 /* ---- hand.c: which pages leave ---- */
 /* What is gathered for one command. */

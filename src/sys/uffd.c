@@ -77,16 +77,25 @@ int uffd_handshake(int uffd, struct uffd_features *wanted)
 	return -EOPNOTSUPP;
 }
 
-int uffd_register(int uffd, uint64_t start, uint64_t length)
+static int register_range(int uffd, uint64_t start, uint64_t length, uint64_t mode)
 {
-	struct uffdio_register reg = {
-		.range = {.start = start, .len = length},
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
-	};
+	struct uffdio_register reg = {.range = {.start = start, .len = length}, .mode = mode};
 
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
 }
 
+int uffd_register(int uffd, uint64_t start, uint64_t length)
+{
+	return register_range(uffd, start, length,
+			      UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+}
+
+int uffd_register_file(int uffd, uint64_t start, uint64_t length)
+{
+	return register_range(uffd, start, length,
+			      UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
+				      UFFDIO_REGISTER_MODE_WP);
+}
 
 int uffd_wake(int uffd, uint64_t start, uint64_t length)
 {
@@ -116,6 +125,18 @@ ssize_t uffd_zeropage(int uffd, uint64_t to, uint64_t length)
 	if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero) == 0)
 		return zero.zeropage;
 	return zero.zeropage > 0 ? zero.zeropage : -errno;
+}
+
+ssize_t uffd_continue(int uffd, uint64_t start, uint64_t length, bool protect)
+{
+	struct uffdio_continue cont = {
+		.range = {.start = start, .len = length},
+		.mode = protect ? UFFDIO_CONTINUE_MODE_WP : 0,
+	};
+
+	if (ioctl(uffd, UFFDIO_CONTINUE, &cont) == 0)
+		return cont.mapped;
+	return cont.mapped > 0 ? cont.mapped : -errno;
 }
 
 int uffd_protect(int uffd, uint64_t start, uint64_t length, bool protect)

@@ -41,11 +41,16 @@ int uffd_open(int device);
 int uffd_handshake(int uffd, struct uffd_features *wanted);
 
 int uffd_register(int uffd, uint64_t start, uint64_t length);
+/* A mapping of a memfd or of huge pages: also pages that the file has, but the mapping not, are told
+ * of. */
+int uffd_register_file(int uffd, uint64_t start, uint64_t length);
 int uffd_wake(int uffd, uint64_t start, uint64_t length);
 
 /* Installs copies of `from` and wakes; protect: write-protected. */
 ssize_t uffd_copy(int uffd, uint64_t to, const void *from, uint64_t length, bool protect);
 ssize_t uffd_zeropage(int uffd, uint64_t to, uint64_t length);
+/* Maps pages that the memfd behind the range has, and wakes; protect: write-protected. */
+ssize_t uffd_continue(int uffd, uint64_t start, uint64_t length, bool protect);
 /* All or nothing; unprotecting wakes. */
 int uffd_protect(int uffd, uint64_t start, uint64_t length, bool protect);
 ssize_t uffd_poison(int uffd, uint64_t start, uint64_t length);
