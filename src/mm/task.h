@@ -101,6 +101,7 @@ struct task {
 	bool forked;     /* it has forked, or was: its pages may be shared */
 	bool silent;     /* its children must make no system calls */
 	uint64_t gate_since; /* ns */
+	uint64_t twin_killed_at; /* ns; 0: the working twin lives as far as we know */
 	struct task_poll uffd_poll, bell_poll;
 	unsigned under_way;  /* fills and writes */
 

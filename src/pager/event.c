@@ -37,7 +37,8 @@ void limbo_purge(struct task *t)
 {
 	if (!t->n_limbo && !t->unmarked)
 		return;
-	if (!t->sentinel || uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false) < 0)
+	/* Any other refusal would do as well: the client may have unmapped the sentinel. */
+	if (uffd_classify(uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false)) == UFFD_RETRY)
 		return;
 	limbo_clear(t);
 	if (t->unmarked)

@@ -14,7 +14,7 @@
 #include "sys/pagemap.h"
 #include "sys/pidfd.h"
 
-#define DEATH_MAX_MS 5000
+#define DEATH_MAX (5000 * MS) /* how long a killed twin may take to end */
 
 static void wake(_Atomic uint32_t *futex)
 {
@@ -112,15 +112,9 @@ static void settle_command(struct task *t, const struct command *c, struct excha
 static void replace_twin(struct task *t)
 {
 	struct exchange *x = t->exchange;
-	int *pidfd = &t->agent_pidfd[t->agent];
 
-	pidfd_kill(*pidfd, SIGKILL);
-	if (!pidfd_ended(*pidfd, DEATH_MAX_MS)) {
-		/* It hangs in the kernel with the client's memory: neither can be served. */
-		task_broken(t, ETIMEDOUT);
-		return;
-	}
-	fd_close(pidfd);
+	t->twin_killed_at = 0;
+	fd_close(&t->agent_pidfd[t->agent]);
 	for (uint32_t n = t->reaped; n != t->posted; n++)
 		settle_command(t, &t->commands[n % EXCHANGE_COMMANDS],
 			       &x->commands[n % EXCHANGE_COMMANDS]);
@@ -144,11 +138,19 @@ void gate_watch(struct task *t)
 {
 	uint64_t limit = t->worker->pager->config.stuck_ms * MS, now = t->worker->now;
 	const struct command *oldest = &t->commands[t->reaped % EXCHANGE_COMMANDS];
+	bool waits = t->gate_wanted || t->reaped != t->posted;
 
 	if (!t->evictable || t->ended)
 		return;
-	if ((t->gate_wanted && now - t->gate_since > limit) ||
-	    (t->reaped != t->posted && now - oldest->posted_at > 4 * limit) ||
-	    (t->reaped != t->posted && pidfd_ended(t->agent_pidfd[t->agent], 0)))
+	if ((waits || t->twin_killed_at) && pidfd_ended(t->agent_pidfd[t->agent], 0)) {
 		replace_twin(t);
+	} else if (t->twin_killed_at) {
+		/* It hangs in the kernel with the client's memory: neither can be served. */
+		if (now - t->twin_killed_at > DEATH_MAX)
+			task_broken(t, ETIMEDOUT);
+	} else if ((t->gate_wanted && now - t->gate_since > limit) ||
+		   (t->reaped != t->posted && now - oldest->posted_at > 4 * limit)) {
+		pidfd_kill(t->agent_pidfd[t->agent], SIGKILL);
+		t->twin_killed_at = now;
+	}
 }
