@@ -88,43 +88,35 @@ bool cluster_fits(const struct fault *f, const struct leaf *leaf)
 	return !f->by_agent && f->task->pagemap >= 0 && group_is_easy(f->task->group, leaf->evicted);
 }
 
-/* One piece, from word i on: as far as it is of one kind. Returns how many pages were looked at;
- * 0: there is no memory to read into. */
-static uint32_t fill_piece(struct fault *f, struct leaf *leaf, unsigned i, uint32_t *brought)
+/* One piece, from word i on: as far as it is of one kind. *ret_n: how many pages need no more looking
+ * at. false: there is no memory to read into, or an event is pending. */
+static bool fill_piece(struct fault *f, struct leaf *leaf, unsigned i, uint32_t *brought,
+		       uint32_t *ret_n)
 {
-	struct task *t = f->task;
 	uint64_t address = leaf->base + pages_to_bytes(i);
-	uint32_t most = MIN(PIECE, LEAF_WORDS - i), n = 0;
+	uint32_t most = MIN(PIECE, LEAF_WORDS - i), n;
 	word_t word = leaf->words[i];
 
-	switch (word_tag(word)) {
-	case WORD_STANDBY:
-		n = fill_frames(t, address, most, fill_protects(f));
-		break;
-	case WORD_SWAP:
-		if (word_tier(word) == TIER_SAME)
-			break; /* cheap when it is asked for, and perhaps it never is */
-		n = fill_slots(t, address, most, fill_protects(f));
-		if (!n)
-			return 0;
-		break;
-	default:
-		break;
-	}
+	*ret_n = 1;
+	if (word_tag(word) == WORD_STANDBY)
+		n = fill_frames(f->task, address, most, fill_protects(f));
+	else if (word_tag(word) == WORD_SWAP && word_tier(word) != TIER_SAME)
+		n = fill_slots(f->task, address, most, fill_protects(f));
+	else
+		return true; /* same-filled is cheap when it is asked for, and perhaps it never is */
 	*brought += n;
-	return MAX(n, 1u);
+	*ret_n = n;
+	return n;
 }
 
 void cluster_fill(struct fault *f, struct leaf *leaf)
 {
 	uint32_t brought = 0, n;
+	unsigned i = 0;
 
-	for (unsigned i = 0; i < LEAF_WORDS; i += n) {
-		n = fill_piece(f, leaf, i, &brought);
-		if (!n)
-			break;
-		leaf->huge = i + n < LEAF_WORDS;
-	}
+	while (i < LEAF_WORDS && fill_piece(f, leaf, i, &brought, &n))
+		i += n;
+	leaf->huge = i < LEAF_WORDS; /* else the next fault goes on */
 	if (!leaf->huge)
 		count(&f->task->counters, huge_in);
 	count_add(&f->task->counters, readahead, brought);

@@ -69,7 +69,7 @@ static int op_reserved(struct actor *a)
 }
 
 struct op ops_huge[] = {
-	{"collapse", 2, 0, op_collapse},
+	{"collapse", 8, 0, op_collapse},
 	{"reserved", 1, 0, op_reserved},
 	{0},
 };
