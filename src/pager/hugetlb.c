@@ -89,8 +89,8 @@ static enum fault_result pool_is_dry(struct task *t, uint64_t address)
 	return FAULT_DONE;
 }
 
-/* COPY answers EEXIST for what is mapped, for what the file has, and for a dry pool: the page table
- * tells the first, CONTINUE the second. */
+/* COPY answers EEXIST for what is mapped, for what the file has, and for a dry pool (ENOMEM, where it
+ * also lacks a page table): the pagemap tells the first, CONTINUE the second. */
 static enum fault_result hugetlb_no_page(struct fault *f, uint64_t address)
 {
 	struct task *t = f->task;
