@@ -186,10 +186,12 @@ static int hear_welcome(struct attachment *a)
 }
 
 /* guard | rw window | guard | rwx window | guard: the guards keep the windows from merging with
- * neighbours while they are out of the uffd. */
+ * neighbours while they are out of the uffd. The windows are aligned, so that a huge page moves into
+ * one as it is: one that begins elsewhere would be split, page by page. */
 static int make_staging(struct attachment *a, struct session_ready *ready)
 {
-	size_t size = 2 * WINDOW + 3 * PAGE;
+	size_t size = 4 * WINDOW + PAGE;
+	char *window;
 
 	a->staging = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (a->staging == MAP_FAILED) {
@@ -199,14 +201,16 @@ static int make_staging(struct attachment *a, struct session_ready *ready)
 	madvise(a->staging, size, MADV_DONTFORK);
 	ready->exclude[0][0] = (uintptr_t)a->staging;
 	ready->exclude[0][1] = (uintptr_t)a->staging + size;
-	if (mprotect(a->staging + PAGE, WINDOW, PROT_READ | PROT_WRITE))
+	window = (char *)(((uintptr_t)a->staging + WINDOW) & ~(WINDOW - 1));
+	if (mprotect(window, WINDOW, PROT_READ | PROT_WRITE))
 		return -errno;
-	madvise(a->staging + PAGE, WINDOW, MADV_NOHUGEPAGE);
-	ready->staging = (uintptr_t)a->staging + PAGE;
+	madvise(window, WINDOW, MADV_NOHUGEPAGE);
+	ready->staging = (uintptr_t)window;
+	window += 2 * WINDOW;
 	/* May be forbidden (SELinux and the like): such regions then stay. */
-	if (mprotect(a->staging + 2 * PAGE + WINDOW, WINDOW, PROT_READ | PROT_WRITE | PROT_EXEC) == 0) {
-		madvise(a->staging + 2 * PAGE + WINDOW, WINDOW, MADV_NOHUGEPAGE);
-		ready->staging_rwx = (uintptr_t)a->staging + 2 * PAGE + WINDOW;
+	if (mprotect(window, WINDOW, PROT_READ | PROT_WRITE | PROT_EXEC) == 0) {
+		madvise(window, WINDOW, MADV_NOHUGEPAGE);
+		ready->staging_rwx = (uintptr_t)window;
 	}
 	return 0;
 }

@@ -35,6 +35,9 @@
 	X(pages_out, "pages written to tiers")                                                     \
 	X(pages_in, "pages read from tiers")                                                       \
 	X(readahead, "pages brought in before they were asked for")                                \
+	X(huge_out, "huge pages that left whole")                                                  \
+	X(huge_in, "huge pages that came back whole")                                              \
+	X(cluster_fallback, "faults in a huge page that had no room to come back whole")           \
 	X(standby_hits, "pages rescued from standby")                                              \
 	X(busy, "pages that refused to leave (pinned or shared)")                                  \
 	X(stale, "eviction commands refused: an event came between")                               \

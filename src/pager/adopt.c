@@ -116,6 +116,10 @@ static int adopt_vma(struct task *t, const struct procmaps_vma *vma, struct regi
 		.exec = vma->flags & PROCMAPS_EXEC,
 	};
 
+	if (vma->flags & PROCMAPS_HUGETLB) {
+		*registered = hugetlb_adopt(t, &region) || *registered;
+		return region.hugetlb ? regions_add(found, &region) : 0;
+	}
 	if (!can_be_paged(t, vma))
 		return 0;
 	inherit(t, &region);
@@ -192,6 +196,11 @@ uint64_t group_room(const struct group *g)
 	if (!g->armed)
 		return p.high;
 	return p.high > g->resident ? p.high - g->resident : 0;
+}
+
+bool group_is_easy(const struct group *g, uint64_t pages)
+{
+	return g->resident + pages < pressure_now(g).arm;
 }
 
 /* The staging windows are part of the programs' anonymous memory, and of their samples. */

@@ -223,6 +223,7 @@ static void event_remap(struct task *t, uint64_t from, uint64_t to, uint64_t len
 	/* What was at the new place has been unmapped by the same call, or is gone otherwise. */
 	each_word(t, to, to + length, kill_word, NULL);
 	each_word(t, from, from + length, move_word, &remap);
+	hugetlb_remap(t, from, to, length);
 	regions_remove(&t->regions, from, from + length);
 	images_moved(t, from, to, length);
 	t->adopt.wanted = true;

@@ -3,6 +3,8 @@
  *
  *   handle_mm_fault
  *     the sentinel ............................ do_sentinel        a forked child's handshake
+ *     reserved huge pages ..................... hugetlb_fault      (hugetlb.c)
+ *     a huge page that left whole ............. create_huge_pmd    comes back whole, or FALLBACK
  *     handle_pte_fault
  *       a mapping of an image ................. do_fault
  *         write to a protected page ........... wp_page_shared     dirty from now on
@@ -207,6 +209,32 @@ static enum fault_result handle_pte_fault(struct fault *f)
 	}
 }
 
+/* A huge page that left whole comes back whole, while nothing has to leave for it: the page that is
+ * asked for first, as ever, and then the rest. */
+static enum fault_result create_huge_pmd(struct fault *f, struct leaf *leaf)
+{
+	enum fault_result result;
+
+	if (!cluster_fits(f, leaf)) {
+		count(&f->task->counters, cluster_fallback);
+		return FAULT_FALLBACK;
+	}
+	result = handle_pte_fault(f);
+	if (result == FAULT_DONE)
+		cluster_fill(f, leaf);
+	return result;
+}
+
+static enum fault_result handle_pmd_fault(struct fault *f)
+{
+	struct leaf *leaf = table_leaf(&f->task->table, f->address, false);
+	enum fault_result result = FAULT_FALLBACK;
+
+	if (leaf && leaf->huge && !f->protect && word_is_evicted(f->word))
+		result = create_huge_pmd(f, leaf);
+	return result == FAULT_FALLBACK ? handle_pte_fault(f) : result;
+}
+
 /* The agent makes pages exclusive before it moves them. Then what it touches has not left, and
  * waiting for its command to end would be waiting for itself. */
 static word_t word_for(const struct fault *f)
@@ -226,8 +254,12 @@ enum fault_result handle_mm_fault(struct fault *f)
 	do {
 		f->word = word_for(f);
 		f->mapping = images_find(f->task, f->address);
-		result = f->address == f->task->sentinel && !f->protect ? do_sentinel(f)
-									  : handle_pte_fault(f);
+		if (f->address == f->task->sentinel && !f->protect)
+			result = do_sentinel(f);
+		else if (hugetlb_serves(f->task, f->address))
+			result = hugetlb_fault(f);
+		else
+			result = handle_pmd_fault(f);
 	} while (result == FAULT_RESTART);
 	return result;
 }

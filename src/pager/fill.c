@@ -161,20 +161,57 @@ bool fill_protects(const struct fault *f)
 	return f->task->worker->pager->config.clean == PAGER_CLEAN_WP && !f->write;
 }
 
-static bool put_frame(struct task *t, uint32_t frame, bool protect, ssize_t *ret)
+static void frame_is_in(struct task *t, uint32_t frame, bool protect)
 {
-	struct frame *record = &t->frames.records[frame];
-	uint64_t address = record->address;
-	struct slot slot = record->slot;
+	struct slot slot = t->frames.records[frame].slot;
 
-	*ret = uffd_copy(t->uffd, address, t->frame_memory + pages_to_bytes(frame), PAGE_SIZE,
-			 protect);
-	if (*ret <= 0)
-		return false;
-	fill_commit(t, address, slot, protect && keeps_slot(t, slot));
+	fill_commit(t, t->frames.records[frame].address, slot, protect && keeps_slot(t, slot));
 	evict_frame_drop(t, frame);
 	task_charge(t, 1);
+}
+
+static bool put_frame(struct task *t, uint32_t frame, bool protect, ssize_t *ret)
+{
+	*ret = uffd_copy(t->uffd, t->frames.records[frame].address,
+			 t->frame_memory + pages_to_bytes(frame), PAGE_SIZE, protect);
+	if (*ret <= 0)
+		return false;
+	frame_is_in(t, frame, protect);
 	return true;
+}
+
+/* How many of them lie in neighbouring frames, and are wanted as their markers say? */
+static uint32_t wanted_frames(struct task *t, uint64_t address, uint32_t max)
+{
+	uint32_t frame = word_frame(table_get(&t->table, address)), n = 0;
+	struct pagemap_run run;
+	uint64_t end;
+
+	while (n < max) {
+		word_t word = table_get(&t->table, address + pages_to_bytes(n));
+
+		if (word_tag(word) != WORD_STANDBY || word_frame(word) != frame + n ||
+		    word & WORD_UNMARKED)
+			break;
+		n++;
+	}
+	if (!n || pagemap_scan(t->pagemap, address, address + pages_to_bytes(n), PAGEMAP_MARKER, &run,
+			       1, 0, &end) != 1 || run.start != address)
+		return 0;
+	return (uint32_t)bytes_to_pages(run.end - run.start);
+}
+
+uint32_t fill_frames(struct task *t, uint64_t address, uint32_t max, bool protect)
+{
+	uint32_t frame = word_frame(table_get(&t->table, address));
+	uint32_t n = wanted_frames(t, address, max);
+	ssize_t r = n ? uffd_copy(t->uffd, address, t->frame_memory + pages_to_bytes(frame),
+				  pages_to_bytes(n), protect) : 0;
+
+	n = r > 0 ? (uint32_t)bytes_to_pages((uint64_t)r) : 0;
+	for (uint32_t i = 0; i < n; i++)
+		frame_is_in(t, frame + i, protect);
+	return n;
 }
 
 bool fill_put_back(struct task *t, uint32_t frame)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -402,6 +403,12 @@ int pager_new(const struct pager_config *config, struct pager **ret, const char 
 	r = try_uring();
 	if (r < 0)
 		goto fail;
+	p->huge_zero = mmap(NULL, LEAF_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p->huge_zero == MAP_FAILED) {
+		p->huge_zero = NULL;
+		r = -errno;
+		goto fail;
+	}
 	r = tiers_open(p, &on);
 	if (r < 0)
 		goto fail;
@@ -443,6 +450,8 @@ void pager_free(struct pager *p)
 		return;
 	pager_stop(p);
 	tiers_close(p);
+	if (p->huge_zero)
+		munmap((void *)(uintptr_t)p->huge_zero, LEAF_SIZE);
 	fd_close(&p->state_dir);
 	fd_close(&p->notice_fd);
 	pthread_mutex_destroy(&p->registry);

@@ -69,6 +69,7 @@ struct pager {
 	_Atomic unsigned next_equal;   /* tiers of equal priority are taken in turn */
 	_Atomic uint64_t next_id;
 	char zero_page[4096] __attribute__((aligned(4096)));
+	const char *huge_zero; /* LEAF_SIZE of zeros, that cost no memory */
 
 	/* The registry: which groups and tasks there are. Changed by workers (tasks) and the main
 	 * thread (groups), read by the main thread; never held on the fault path. */
@@ -162,6 +163,7 @@ enum fault_result {
 	FAULT_RETRY,   /* an event is pending: soon again */
 	FAULT_NO_ROOM, /* the limit is reached */
 	FAULT_RESTART, /* the word has changed: decide anew */
+	FAULT_FALLBACK, /* not as a huge page: page by page */
 };
 enum fault_result handle_mm_fault(struct fault *fault);
 /* A message, or a waiter's second try: waits in the right place if it must. */
@@ -186,9 +188,25 @@ bool fill_protects(const struct fault *fault);
 int fill_is_ours(struct task *task, uint64_t address, word_t word);
 /* Gives a page in a frame back to the client; its word becomes PRESENT. false: not possible now. */
 bool fill_put_back(struct task *task, uint32_t frame);
+/* Pages on standby in neighbouring frames, from `address` on: returns how many have come in. */
+uint32_t fill_frames(struct task *task, uint64_t address, uint32_t max, bool protect);
 
 /* ---- swapin.c: pages from a tier ---- */
+/* Begins to read up to `max` pages from `address` on; returns how many. 0: nothing to read there, or
+ * no memory to read it into. */
+uint32_t fill_slots(struct task *task, uint64_t address, uint32_t max, bool protect);
 enum fault_result fill_read(struct fault *fault);
+
+/* ---- hugetlb.c: reserved huge pages ---- */
+/* Serves the faults of [start, end), whole huge pages of 2 MiB of the client's that it asks for. They
+ * stay resident. What adopt_scan then finds there goes on being served. -EINVAL, -EBUSY. */
+int hugetlb_serve(struct task *task, uint64_t start, uint64_t end);
+/* A scan has found such memory; returns whether it is served from now on. */
+bool hugetlb_adopt(struct task *task, struct region *region);
+/* A range was moved: what is served there goes on being served. */
+void hugetlb_remap(struct task *task, uint64_t from, uint64_t to, uint64_t length);
+bool hugetlb_serves(struct task *task, uint64_t address);
+enum fault_result hugetlb_fault(struct fault *fault);
 
 /* ---- hand.c: which pages leave ---- */
 /* What is gathered for one command. */
@@ -198,9 +216,27 @@ struct batch {
 	uint32_t n_shared; /* pages that other tasks have too */
 	uint64_t region; /* start of the region that the last run is in: MOVE takes no more than one */
 	bool exec;
+	bool huge;   /* it is one huge page */
+	bool splits; /* there is no place for a huge page: its pages leave singly */
 };
-/* Fills the batch from where the hand stands; it may stay empty. */
+/* Fills the batch from where the hand stands; it may stay empty. Where the hand meets a huge page
+ * it stops (hand.at_huge): that leaves with an empty batch of LEAF_WORDS pages. */
 void hand_gather(struct task *task, struct batch *batch);
+
+/* ---- cluster.c: huge pages as a whole ---- */
+bool cluster_serves(const struct task *task, const struct batch *batch);
+/* Where in [start, end) the next huge page begins; end: there is none, or they leave singly. */
+uint64_t cluster_next(const struct task *task, const struct batch *batch, uint64_t start,
+		      uint64_t end);
+/* Offers the huge page at `address`; false: the batch is full, or must be sent first. */
+bool cluster_offer(struct task *task, struct batch *batch, uint64_t region, uint64_t address,
+		   uint64_t *ret_at);
+/* A command has ended of which so many pages left. */
+void cluster_left(struct task *task, const struct command *command, uint32_t moved);
+/* May all of the leaf that is out come in, without anything having to leave for it? */
+bool cluster_fits(const struct fault *fault, const struct leaf *leaf);
+/* Brings in what of the leaf is still out. */
+void cluster_fill(struct fault *fault, struct leaf *leaf);
 
 /* ---- writeback.c: from frames to slots ---- */
 void writeback_command(struct task *task, const struct command *command);
@@ -218,6 +254,8 @@ void adopt_scan(struct task *task);
 void adopt_sample(struct group *group); /* statm of all tasks, limit, eviction, waiters */
 /* Room for the programs of a group, pages. */
 uint64_t group_room(const struct group *group);
+/* Would the limit still not be near if so many pages came in? */
+bool group_is_easy(const struct group *group, uint64_t pages);
 void group_overhead(struct group *group);
 void group_wake(struct group *group); /* waiters, as far as there is room */
 void group_publish(struct group *group);

@@ -12,6 +12,8 @@
 #include "base/util.h"
 #include "sys/kernel.h"
 
+#define HUGE_PAGE (2ull << 20)
+
 static int append(struct procmaps *maps, const struct procmaps_vma *vma)
 {
 	if (maps->n == maps->capacity) {
@@ -66,6 +68,8 @@ static int query(int fd, uint64_t address, struct procmaps_vma *ret)
 				     .inode = q.inode,
 				     .offset = q.vma_offset};
 	ret->flags = q.vma_flags & (PROCMAPS_READ | PROCMAPS_WRITE | PROCMAPS_EXEC | PROCMAPS_SHARED);
+	if (q.vma_page_size == HUGE_PAGE)
+		ret->flags |= PROCMAPS_HUGETLB;
 	if (!q.inode && !q.dev_major && !q.dev_minor && !(ret->flags & PROCMAPS_SHARED))
 		ret->flags |= flags_of_name(q.vma_name_size ? name : "");
 	return 0;
@@ -90,6 +94,9 @@ int procmaps_parse_line(const char *line, struct procmaps_vma *ret)
 	ret->flags |= perms[1] == 'w' ? PROCMAPS_WRITE : 0;
 	ret->flags |= perms[2] == 'x' ? PROCMAPS_EXEC : 0;
 	ret->flags |= perms[3] == 's' ? PROCMAPS_SHARED : 0;
+	/* Mapped files of hugetlbfs do not say here what they are. */
+	if (!strncmp(line + name_at, "/anon_hugepage", 14))
+		ret->flags |= PROCMAPS_HUGETLB;
 	if (!inode && !major && !minor && perms[3] == 'p') {
 		char name[32];
 

@@ -15,6 +15,7 @@ enum procmaps_flag {
 	PROCMAPS_SHARED = 8,
 	PROCMAPS_ANONYMOUS = 16, /* private anonymous: no file, not special */
 	PROCMAPS_STACK = 32,     /* the main thread's stack */
+	PROCMAPS_HUGETLB = 64,   /* reserved huge pages of 2 MiB */
 };
 
 struct procmaps_vma {

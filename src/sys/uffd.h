@@ -43,7 +43,8 @@ int uffd_open(int device);
 int uffd_handshake(int uffd, struct uffd_features *wanted);
 
 int uffd_register(int uffd, uint64_t start, uint64_t length);
-/* A mapping of a memfd: also pages that the memfd has, but the mapping not, are told of. */
+/* A mapping of a memfd or of huge pages: also pages that the file has, but the mapping not, are told
+ * of. */
 int uffd_register_file(int uffd, uint64_t start, uint64_t length);
 int uffd_wake(int uffd, uint64_t start, uint64_t length);
 

@@ -205,3 +205,47 @@ Test(hugetlb, move_refuses_huge_pages)
 	is_eq(move(uffd, to, at, HUGE), -EINVAL);
 	is_eq(at[0], 7);
 }
+
+/* ---- an empty pool: that of 1 GiB pages, which nobody fills ---- */
+
+#define GIANT	(1ul << 30)
+#define ONE_GIB (30u << MAP_HUGE_SHIFT)
+
+static char *unbacked(int uffd)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_HUGETLB | (int)ONE_GIB;
+	char *at = mmap(NULL, GIANT, RW, flags, -1, 0);
+
+	if (at == MAP_FAILED)
+		cr_skip_test("no pages of 1 GiB: %s", strerror(errno));
+	is_eq(reg(uffd, at, GIANT, MODE_MW), 0);
+	return at;
+}
+
+/* EEXIST where there is a page table already: who takes that for a page that is there waits for ever. */
+Test(hugetlb, a_copy_that_gets_nothing_from_the_pool_says_enomem_or_eexist)
+{
+	int uffd = uffd_new(FEATURES);
+	char *at = unbacked(uffd);
+	long r = copy_in(uffd, at, at, GIANT, 0);
+
+	if (r == (long)GIANT)
+		cr_skip_test("the pool has pages of 1 GiB");
+	cr_assert(r == -ENOMEM || r == -EEXIST, "%ld", r);
+	is_eq(entry(at) & PM_PRESENT, 0);
+}
+
+Test(hugetlb, a_poisoned_huge_page_is_missing_again_when_it_is_discarded)
+{
+	int uffd = uffd_new(FEATURES | UFFD_FEATURE_POISON);
+	char *at = anonymous(uffd);
+	struct uffdio_poison poison = {.range = {.start = (uintptr_t)at, .len = HUGE}};
+	struct deed d;
+
+	is_eq(err(ioctl(uffd, UFFDIO_POISON, &poison)), 0);
+	is_eq(err(madvise(at, HUGE, MADV_DONTNEED)), 0);
+	deed_read(&d, at);
+	fault(uffd, at, F_READ);
+	is_eq(copy_in(uffd, at, source(7), HUGE, 0), HUGE);
+	is_eq(deed_end(&d), 7);
+}

@@ -138,6 +138,27 @@ Test(thp, a_whole_huge_page_moves_as_one)
 	is_eq(entry(at), 0);
 }
 
+/* What the agent relies on: its window is used for small pages and for huge ones. */
+Test(thp, a_whole_huge_page_moves_where_small_ones_were_discarded)
+{
+	int uffd = uffd_new(ALL);
+	char *at = huge_page(), *to = huge_region();
+
+	to[0] = 1;
+	is_eq(err(madvise(to, HUGE, MADV_NOHUGEPAGE)), 0);
+	is_eq(reg(uffd, at, HUGE, MODE_MW), 0);
+	is_eq(protect(uffd, at, HUGE), 0);
+	is_eq(err(madvise(to, HUGE, MADV_DONTNEED)), 0);
+	memset(to, 3, 5 * PAGE);
+	is_eq(err(madvise(to, HUGE, MADV_DONTNEED)), 0);
+	is_eq(reg(uffd, to, HUGE, MODE_M), 0);
+	is_eq(move(uffd, to, at, HUGE), HUGE);
+	if (!is_huge(to))
+		cr_skip_test("this kernel keeps empty page tables (CONFIG_PT_RECLAIM, 6.14)");
+	is_eq(protect(uffd, at, HUGE), 0);
+	cr_assert(is_marker(at) && is_marker(at + HUGE - PAGE));
+}
+
 /* Collapsing must not fill what is missing, nor swallow markers. */
 Test(thp, collapse_leaves_a_missing_page_missing)
 {
