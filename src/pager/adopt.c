@@ -374,6 +374,9 @@ void adopt_sample(struct group *g)
 		next = TAILQ_NEXT(t, link);
 		sample_task(t);
 		gate_watch(t);
+		/* An event was still pending when they were last looked at, and no other has come. */
+		if (!t->ended && (t->n_limbo || t->unmarked))
+			limbo_purge(t);
 		if (!t->ended && t->statm >= 0) {
 			sum += t->adopt.anonymous;
 			forked += t->forked;

@@ -81,8 +81,9 @@ static unsigned command_flags(const struct task *t, const struct batch *b)
 {
 	unsigned flags = b->exec ? EXCHANGE_EXEC : 0;
 
-	/* Once-shared pages refuse to move until they are written. */
-	if (t->forked)
+	/* Once-shared pages refuse to move until they are written: also those that were locked, or
+	 * passed over, while it was known that the task had forked. */
+	if (t->forked || b->refused)
 		flags |= EXCHANGE_POPULATE;
 	return b->huge ? flags | EXCHANGE_HUGE : flags;
 }

@@ -60,6 +60,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t
 				return false;
 			}
 			b->n_shared += shared;
+			b->refused = b->refused || word & WORD_PINNED;
 			break;
 		case VICTIM_SPARE:
 			word_set(&t->table, leaf, leaf_index(at), word & ~(word_t)WORD_YOUNG);

@@ -214,6 +214,7 @@ struct batch {
 	struct exchange_run runs[EXCHANGE_RUNS];
 	uint32_t n, max, n_runs; /* pages, runs */
 	uint32_t n_shared; /* pages that other tasks have too */
+	bool refused;      /* one of them has refused to leave before */
 	uint64_t region; /* start of the region that the last run is in: MOVE takes no more than one */
 	bool exec;
 	bool huge;   /* it is one huge page */
