@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "ops.h"
+#include "proto/exchange.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ  22
@@ -28,7 +29,6 @@
 #endif
 
 #define BALLAST	      160u /* pages, locked: what the limit cannot take away */
-#define STAGING_PAGES 256u /* the agent's windows must not be locked */
 
 static struct board *boards;
 static sigjmp_buf escape;
@@ -70,7 +70,7 @@ static void lock_own(void)
 		char flags[5];
 
 		if (sscanf(line, "%lx-%lx %4s", &start, &end, flags) != 3 || flags[1] != 'w' ||
-		    flags[3] != 'p' || end - start == STAGING_PAGES * PAGE ||
+		    flags[3] != 'p' || end - start == EXCHANGE_BATCH * PAGE /* a staging window */ ||
 		    (start >= ARENA && start < ARENA + ARENA_PAGES * PAGE))
 			continue;
 		if (mlock((void *)start, end - start))
