@@ -45,9 +45,11 @@ static void twin_waits(int turn)
 		sys3(SYS_sched_yield, 0, 0, 0);
 }
 
+/* Until it is killed, or whoever made it ends. */
 static int twin_idles(void *argument)
 {
 	(void)argument;
+	sys3(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0);
 	sys3(SYS_pause, 0, 0, 0);
 	sys3(SYS_exit, 0, 0, 0);
 	return 0;
@@ -130,12 +132,17 @@ static long sleeps(void *argument)
 static int unshares(void *argument)
 {
 	struct deed d;
+	pid_t pid = 0;
+	int r;
 
 	if (argument)
 		deed_run(&d, sleeps, NULL);
 	else
-		twin_new(twin_idles);
-	return unshare(CLONE_NEWUSER) ? errno : 0;
+		pid = twin_new(twin_idles);
+	r = unshare(CLONE_NEWUSER) ? errno : 0;
+	if (pid)
+		twin_end(pid);
+	return r;
 }
 
 /* A thread would make such calls fail in a program that has none. */
