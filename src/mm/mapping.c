@@ -113,10 +113,21 @@ int mappings_remove(struct mappings *m, uint64_t start, uint64_t end)
 	return 0;
 }
 
+/* Is that known already? */
+static bool covers(const struct mapping *known, const struct mapping *mapping)
+{
+	return known && known->start <= mapping->start && mapping->end <= known->end &&
+	       known->image == mapping->image && known->shared == mapping->shared &&
+	       mapping_page(known, mapping->start) == mapping->page;
+}
+
 int mappings_add(struct mappings *m, const struct mapping *mapping)
 {
-	int r = mappings_remove(m, mapping->start, mapping->end);
+	int r;
 
+	if (covers(mappings_find(m, mapping->start), mapping))
+		return 0;
+	r = mappings_remove(m, mapping->start, mapping->end);
 	return r < 0 ? r : insert(m, lower_bound(m, mapping->start), mapping);
 }
 

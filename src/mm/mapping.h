@@ -34,7 +34,8 @@ struct mappings {
 
 /* The mapping that covers the address, or NULL. */
 struct mapping *mappings_find(const struct mappings *mappings, uint64_t address);
-/* Adds one in place of whatever overlaps it, and takes another use of its image. -ENOMEM. */
+/* Adds one in place of whatever overlaps it, and takes another use of its image; nothing is done if
+ * it is known already. -ENOMEM. */
 int mappings_add(struct mappings *mappings, const struct mapping *mapping);
 /* Forgets [start, end), trimming or splitting what overlaps; the parts are kept as old ones. */
 int mappings_remove(struct mappings *mappings, uint64_t start, uint64_t end);

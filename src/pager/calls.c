@@ -105,6 +105,8 @@ static bool run_sync(struct image_call *call, struct task *t)
 {
 	int r = -ENOMEM; /* as msync(2) where nothing is mapped */
 
+	if (t->mappings.used)
+		images_learn(t, call->start, call->end, NULL);
 	atomic_store(&call->pending, 1);
 	for (size_t i = 0; i < t->mappings.n; i++) {
 		const struct mapping *m = &t->mappings.list[i];

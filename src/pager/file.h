@@ -9,8 +9,8 @@
 #include "pager/worker.h"
 
 /* ---- images.c: which images there are, and who has mapped them where ---- */
-/* From now on the task's mapping at the address is known, if it is one of an image. `like` (may be
- * NULL) has the advice for it. */
+/* From now on what the task has mapped of images in the range is known; true: that is all of the
+ * range. `like` (may be NULL) has the advice for it. */
 bool images_learn(struct task *task, uint64_t start, uint64_t end, const struct mapping *like);
 /* The mapping of a fault, as far as anything of it is known or can be asked for. */
 struct mapping *images_find(struct task *task, uint64_t address);

@@ -171,42 +171,53 @@ void images_truncate(struct image *image, uint64_t size)
 
 /* ---- who has mapped them where ---- */
 
+/* What of a VMA lies in [start, end), if it is one of an image. */
+static bool learn_vma(struct task *t, const struct procmaps_vma *vma, uint64_t start, uint64_t end,
+		      const struct mapping *like)
+{
+	struct image *image = vma->inode ? find_memory(t->worker->pager, vma) : NULL;
+	struct mapping m = {.start = MAX(vma->start, start),
+			    .end = MIN(vma->end, end),
+			    .image = image,
+			    .shared = vma->flags & PROCMAPS_SHARED,
+			    .advice = like ? like->advice : MAPPING_NORMAL,
+			    .unit = like ? like->unit : 1};
+	bool known;
+
+	if (!image)
+		return false;
+	m.page = bytes_to_pages(vma->offset + (m.start - vma->start));
+	known = mappings_add(&t->mappings, &m) == 0 &&
+		regions_remove(&t->regions, m.start, m.end) == 0;
+	if (!known)
+		task_broken(t, ENOMEM);
+	image_put(image);
+	return known;
+}
+
 bool images_learn(struct task *t, uint64_t start, uint64_t end, const struct mapping *like)
 {
 	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
-	struct procmaps maps = {0};
-	bool all = t->maps >= 0;
+	struct procmaps_vma vma;
+	bool gaps = false;
 
-	while (all && start < end) {
-		struct procmaps_vma vma;
-		struct mapping m = {.unit = 1};
-
-		all = procmaps_find(t->maps, query, start, &vma) == 0 && vma.inode;
-		m.image = all ? find_memory(t->worker->pager, &vma) : NULL;
-		all = m.image != NULL;
-		if (!all)
-			break;
-		if (like) {
-			m.advice = like->advice;
-			m.unit = like->unit;
-		}
-		m.start = MAX(vma.start, start);
-		m.end = MIN(vma.end, end);
-		m.page = bytes_to_pages(vma.offset + (m.start - vma.start));
-		m.shared = vma.flags & PROCMAPS_SHARED;
-		all = mappings_add(&t->mappings, &m) == 0 &&
-		      regions_remove(&t->regions, m.start, m.end) == 0;
-		image_put(m.image);
-		start = m.end;
+	if (t->maps < 0)
+		return false;
+	for (; start < end; start = vma.end) {
+		if (procmaps_above(t->maps, query, start, &vma) < 0 || vma.start >= end)
+			return false;
+		gaps = gaps || vma.start > start;
+		gaps = !learn_vma(t, &vma, start, end, like) || gaps;
 	}
-	procmaps_done(&maps);
-	return all;
+	return !gaps;
 }
 
 struct mapping *images_find(struct task *t, uint64_t address)
 {
-	struct mapping *m;
+	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
 	const struct region *region;
+	struct procmaps_vma vma;
+	struct mapping *m;
 
 	if (!t->mappings.used)
 		return NULL;
@@ -217,10 +228,12 @@ struct mapping *images_find(struct task *t, uint64_t address)
 	if (region && region->start <= address && region->registered)
 		return NULL;
 	/* A mapping that has grown, or was moved by a call of which the event is still to come. */
-	images_learn(t, address, address + PAGE_SIZE, NULL);
+	if (t->maps >= 0 && procmaps_find(t->maps, query, address, &vma) == 0)
+		learn_vma(t, &vma, vma.start, vma.end, NULL);
 	return mappings_find(&t->mappings, address);
 }
 
+/* Events may be older than what is mapped in their range now: the map is asked. */
 void images_unmapped(struct task *t, uint64_t start, uint64_t end)
 {
 	size_t n_old = t->mappings.n_old;
@@ -229,28 +242,28 @@ void images_unmapped(struct task *t, uint64_t start, uint64_t end)
 		return;
 	if (mappings_remove(&t->mappings, start, end) < 0)
 		task_broken(t, ENOMEM);
-	/* The event may be older than what is mapped there now. */
 	if (t->mappings.n_old != n_old)
 		images_learn(t, start, end, NULL);
 }
 
 void images_moved(struct task *t, uint64_t from, uint64_t to, uint64_t length)
 {
-	struct mapping like;
+	struct mapping like = {.unit = 1};
 	const struct mapping *m;
 	int r;
 
-	if (!t->mappings.n)
+	if (!t->mappings.used)
 		return;
 	m = mappings_find(&t->mappings, from);
-	like = m ? *m : (struct mapping){.unit = 1};
+	if (m)
+		like = *m;
 	r = mappings_remove(&t->mappings, to, to + length);
 	if (r == 0)
 		r = mappings_move(&t->mappings, from, to, length);
 	if (r < 0)
 		task_broken(t, ENOMEM);
-	if (m && t->maps >= 0)
-		images_learn(t, to, to + length, &like);
+	images_learn(t, from, from + length, &like);
+	images_learn(t, to, to + length, &like);
 }
 
 int images_forked(struct task *parent, struct task *child)

@@ -180,23 +180,26 @@ static int find_each(void *context, const struct procmaps_vma *vma)
 
 	if (vma->end <= find->address)
 		return 0;
-	if (vma->start <= find->address)
-		*find->ret = *vma;
-	return vma->start <= find->address ? 1 : -ENOENT;
+	*find->ret = *vma;
+	return 1;
+}
+
+int procmaps_above(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret)
+{
+	struct find find = {address, ret};
+	int r = use_query ? query(maps_fd, address, ret) : -ENOTTY;
+
+	if (r != -ENOTTY)
+		return r;
+	r = read_text(maps_fd, find_each, &find);
+	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
 }
 
 int procmaps_find(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret)
 {
-	struct find find = {address, ret};
-	int r;
+	int r = procmaps_above(maps_fd, use_query, address, ret);
 
-	if (use_query) {
-		r = query(maps_fd, address, ret);
-		if (r != -ENOTTY)
-			return r < 0 ? r : ret->start <= address ? 0 : -ENOENT;
-	}
-	r = read_text(maps_fd, find_each, &find);
-	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
+	return r < 0 ? r : ret->start <= address ? 0 : -ENOENT;
 }
 
 void procmaps_done(struct procmaps *maps)

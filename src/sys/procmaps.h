@@ -36,6 +36,8 @@ struct procmaps {
 int procmaps_next(int maps_fd, bool use_query, struct procmaps *maps, uint64_t address,
 		  struct procmaps_vma *ret);
 
+/* The first VMA that ends above `address`, as it is now. -ENOENT: none. */
+int procmaps_above(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret);
 /* The VMA that covers `address`. -ENOENT: none. */
 int procmaps_find(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret);
 
