@@ -16,13 +16,14 @@ int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_wor
 						{"socket", required_argument, NULL, 'k'},
 						{"watch", no_argument, NULL, 'w'},
 						{"interval", required_argument, NULL, 'i'},
+						{"output", required_argument, NULL, 'o'},
 						{0}};
 	int option;
 	char *end;
 
 	*ask = (struct ask){.command = argv[0], .interval = 1};
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, ":o:", options, NULL)) != -1) {
 		bool watching = option == 'w' || option == 'i';
 
 		if (option == ':' || option == '?')
@@ -30,8 +31,12 @@ int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_wor
 		if (watching && strcmp(argv[0], "stat"))
 			return say_failed("%s: only `upager stat` takes --watch and --interval",
 					  argv[0]);
+		if (option == 'o' && strcmp(argv[0], "snapshot"))
+			return say_failed("%s: only `upager snapshot` takes --output", argv[0]);
 		ask->json |= option == 'j';
 		ask->watch |= watching;
+		if (option == 'o')
+			ask->output = optarg;
 		if (option == 'k')
 			ask->socket = optarg;
 		if (option != 'i')
@@ -67,7 +72,7 @@ struct question {
 	int (*put)(struct vl_client *client, struct question *question);
 	json_t *groups, *tasks, *tiers, *group;
 	const char *target;
-	json_int_t limit;
+	json_int_t limit, pid;
 	bool done;
 	bool reached; /* a daemon listens */
 	bool tag;     /* say which socket an answer came from */
@@ -290,6 +295,31 @@ int ask_tiers(const struct ask *ask, json_t **ret)
 	int status = ask_each(ask, &question);
 
 	*ret = json_pack("{s:o}", "tiers", question.tiers);
+	return status;
+}
+
+static int put_snapshot(struct vl_client *client, struct question *question)
+{
+	json_t *reply = NULL;
+	int r;
+
+	client->patience_s = 24 * 3600; /* as long as the disk takes */
+	r = vl_call(client, "Snapshot",
+		    json_pack("{s:I, s:s}", "pid", question->pid, "path", question->target), &reply);
+	if (r == 0)
+		question->group = reply;
+	return settle(client, question, r);
+}
+
+int ask_snapshot(const struct ask *ask, json_int_t pid, const char *path, json_t **ret)
+{
+	struct question question = {.put = put_snapshot, .target = path, .pid = pid};
+	int status = ask_each(ask, &question);
+
+	if (status == 0 && !question.done)
+		status = say_failed("%s: process %lld is no task here; `upager ps` lists them",
+				    ask->command, (long long)pid);
+	*ret = question.group;
 	return status;
 }
 

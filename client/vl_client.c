@@ -177,7 +177,7 @@ int vl_call(struct vl_client *client, const char *method, json_t *parameters, js
 	json_t *call = json_pack("{s:s+, s:o}", "method", VL_INTERFACE ".", method, "parameters",
 				 parameters ? parameters : json_object());
 	char *text = call ? json_dumps(call, JSON_COMPACT) : NULL;
-	long deadline = now_ms() + REPLY_TIMEOUT;
+	long deadline = now_ms() + (client->patience_s ? client->patience_s * 1000L : REPLY_TIMEOUT);
 	json_t *message = NULL;
 	int r = -ENOMEM;
 

@@ -9,6 +9,7 @@
 #include "monitor.h"
 #include "pager/pager.h"
 #include "registry.h"
+#include "snapshots.h"
 #include "varlink.h"
 #include "view.h"
 
@@ -237,6 +238,31 @@ static void run_monitor(struct varlink_call *call)
 			      false);
 }
 
+static void run_snapshot(struct varlink_call *call)
+{
+	struct caller *caller = caller_of(call);
+	const struct task *task;
+	const char *path = NULL;
+	int64_t pid = 0;
+	int r;
+
+	if (!PARAMETERS(call, {"pid", VARLINK_INT, false, &pid},
+			{"path", VARLINK_STRING, false, &path}))
+		return;
+	if (*path != '/') {
+		varlink_invalid(call, "path");
+		return;
+	}
+	if (!find_group_of_pid(call, pid))
+		return;
+	task = registry_task_by_pid(caller->control->registry, (pid_t)pid);
+	r = task ? snapshots_start(caller->control->snapshots, caller->control->pager, task->id, path,
+				   caller->uid, caller->gid, call)
+		 : -ESRCH;
+	if (r < 0)
+		fail_errno(call, "the snapshot", r);
+}
+
 void control_caller_gone(struct caller *caller)
 {
 	unsigned n = registry_owner_gone(caller->control->registry, caller);
@@ -256,6 +282,7 @@ static const struct varlink_interface control_interface = {
 					       {"SetLimit", run_set_limit},
 					       {"Tiers", run_tiers},
 					       {"Monitor", run_monitor},
+					       {"Snapshot", run_snapshot},
 					       {NULL, NULL}},
 };
 

@@ -6,12 +6,14 @@
 struct monitors;
 struct pager;
 struct registry;
+struct snapshots;
 struct varlink_service;
 
 struct control {
 	struct pager *pager;
 	struct registry *registry;
 	struct monitors *monitors;
+	struct snapshots *snapshots;
 };
 
 /* What is known of a connection: the `context` of its struct varlink. Its address is the owner of
@@ -19,6 +21,7 @@ struct control {
 struct caller {
 	struct control *control;
 	uid_t uid;
+	gid_t gid;
 	pid_t pid;
 };
 

@@ -125,6 +125,7 @@ static int read_peer(struct connection *connection)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
 		return -errno;
 	connection->caller.uid = peer.uid;
+	connection->caller.gid = peer.gid;
 	connection->caller.pid = peer.pid;
 	return 0;
 }

@@ -134,6 +134,7 @@ struct task {
 		bool breaks;          /* shared pages leave too: what is the task's alone is too little */
 		uint64_t alone_since; /* the lap since which no relative lives; 0: one does */
 	} hand;
+	struct snapshot *snapshot; /* being made, or NULL */
 	struct streams *streams, *touches; /* of swap-ins, of first touches; pager's */
 	uint64_t refaults;   /* pages that had to come back, halved every REFAULTS_HALVE */
 	uint64_t refaults_at;

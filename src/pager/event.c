@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "base/util.h"
+#include "pager/snapshot.h"
 #include "pager/worker.h"
 #include "sys/kernel.h"
 #include "sys/pagemap.h"
@@ -150,6 +151,7 @@ static void check_word(struct task *t, struct leaf *leaf, unsigned index, void *
 
 void event_discard(struct task *t, uint64_t start, uint64_t end)
 {
+	snapshot_discard(t, start, end);
 	each_word(t, start, end, discard_word, NULL);
 }
 
@@ -164,6 +166,7 @@ static void event_remove(struct task *t, uint64_t start, uint64_t end)
 static void event_unmap(struct task *t, uint64_t start, uint64_t end)
 {
 	count(&t->counters, unmap);
+	snapshot_discard(t, start, end);
 	each_word(t, start, end, check_word, NULL);
 	regions_remove(&t->regions, start, end);
 	/* A hole in registered memory: what is mapped there next must merge again soon. */
@@ -206,6 +209,7 @@ static void event_remap(struct task *t, uint64_t from, uint64_t to, uint64_t len
 	struct remap remap = {from, to};
 
 	count(&t->counters, remap);
+	snapshot_moved(t, from, to, length);
 	/* Words that a later UNMAP, read earlier, has taken from the range. */
 	for (size_t i = t->n_limbo; i-- > 0;) {
 		struct limbo_entry entry = t->limbo[i];

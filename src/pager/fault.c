@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "pager/snapshot.h"
 #include "pager/worker.h"
 #include "proto/session.h"
 #include "sys/pagemap.h"
@@ -102,6 +103,8 @@ static enum fault_result do_wp_page(struct fault *f)
 
 	if (word_tag(f->word) == WORD_EVICTING)
 		return do_busy_page(f);
+	if (!snapshot_keep(t, f->address))
+		return FAULT_RETRY;
 	if (word_is_evicted(f->word)) {
 		if (t->pagemap < 0 || pagemap_is(t->pagemap, f->address, PAGEMAP_PRESENT) <= 0) {
 			uffd_wake(t->uffd, f->address, PAGE_SIZE);

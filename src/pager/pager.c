@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "pager/snapshot.h"
 #include "pager/worker.h"
 #include "policy/pressure.h"
 #include "sys/pidfd.h"
@@ -83,6 +84,8 @@ struct call {
 	const struct pager_agents *agents;
 	uint64_t token;
 	bool found;
+	int fd;
+	struct pager_snapshot_stat *snapshot;
 };
 
 static int call_worker(struct worker *w, struct call *call,
@@ -391,6 +394,41 @@ void pager_detach(struct pager *p, pager_task_id id)
 	struct call call = {.id = id};
 
 	ask_all(p, &call, do_detach);
+}
+
+static void snapshot_started(void *context, int result, const struct pager_snapshot_stat *stat)
+{
+	struct call *call = context;
+
+	call->result = result;
+	*call->snapshot = *stat;
+	sem_post(&call->done);
+}
+
+static void do_snapshot(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = find_task(w, call->id);
+	int r = -ESRCH;
+
+	if (t)
+		r = snapshot_start(t, call->fd, snapshot_started, call);
+	else
+		close(call->fd);
+	if (r < 0)
+		snapshot_started(call, r, &(struct pager_snapshot_stat){0});
+}
+
+int pager_snapshot(struct pager *p, pager_task_id id, int fd, struct pager_snapshot_stat *ret)
+{
+	struct call call = {.id = id, .fd = fd, .snapshot = ret};
+	int index = ask_all(p, &call, has_task);
+
+	if (index < 0) {
+		close(fd);
+		return index;
+	}
+	return call_worker(&p->workers[index], &call, do_snapshot);
 }
 
 /* ---- life ---- */

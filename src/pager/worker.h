@@ -41,6 +41,7 @@ struct worker {
 	TAILQ_HEAD(, group) groups;
 	TAILQ_HEAD(work_list, task) work; /* tasks with messages or completions to look at */
 	unsigned n_retries;               /* faults on tasks' retry lists */
+	unsigned n_snapshots;
 	uint64_t now;                     /* ns, of this pass */
 	uint64_t active_at;               /* ns: when something last happened */
 
@@ -123,6 +124,9 @@ void limbo_clear(struct task *task);
 
 /* ---- fork.c ---- */
 void fork_task(struct task *parent, int uffd);
+/* The content that a word stands for, as SWAP or POISON, its slot counted for somebody else; NONE:
+ * it has none with us. */
+word_t word_share(struct task *task, word_t word);
 
 /* ---- fault.c ---- */
 struct fault {

@@ -108,7 +108,8 @@ int pagemap_is(int pagemap, uint64_t address, enum pagemap_want want)
 	return (int)n;
 }
 
-int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret)
+/* Which of n ≤ 512 entries have all these bits? */
+static int have_bits(int pagemap, uint64_t address, size_t n, uint64_t bits, bool *ret)
 {
 	uint64_t entries[512];
 	ssize_t got = pread(pagemap, entries, n * 8, (off_t)(address >> PAGE_SHIFT) * 8);
@@ -116,6 +117,16 @@ int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret)
 	if (got < 0)
 		return -errno;
 	for (size_t i = 0; i < n; i++)
-		ret[i] = i < (size_t)got / 8 && entries[i] & PAGEMAP_BIT_EXCLUSIVE;
+		ret[i] = i < (size_t)got / 8 && (entries[i] & bits) == bits;
 	return 0;
+}
+
+int pagemap_protected(int pagemap, uint64_t address, size_t n, bool *ret)
+{
+	return have_bits(pagemap, address, n, PAGEMAP_BIT_PRESENT | PAGEMAP_BIT_UFFD_WP, ret);
+}
+
+int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret)
+{
+	return have_bits(pagemap, address, n, PAGEMAP_BIT_EXCLUSIVE, ret);
 }

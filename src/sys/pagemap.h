@@ -31,6 +31,9 @@ ssize_t pagemap_scan(int pagemap, uint64_t start, uint64_t end, enum pagemap_wan
 /* One page: 1, 0 or -errno. */
 int pagemap_is(int pagemap, uint64_t address, enum pagemap_want want);
 
+/* Which of the n pages from `address` on are present and write-protected? n ≤ 512. 0 or -errno. */
+int pagemap_protected(int pagemap, uint64_t address, size_t n, bool *ret);
+
 /* Which of the n pages from `address` on are mapped by this process alone (as far as the kernel
  * knows: an upper bound)? ret[i] is set for each; n ≤ 512. 0 or -errno. */
 int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret);

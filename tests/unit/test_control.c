@@ -9,11 +9,13 @@
 #include "monitor.h"
 #include "notices.h"
 #include "registry.h"
+#include "snapshots.h"
 #include "varlink.h"
 
 static struct pager *pager;
 static struct registry registry;
 static struct monitors monitors;
+static struct snapshots snapshots;
 static struct notices notices;
 static struct control control;
 static uv_loop_t loop;
@@ -41,7 +43,7 @@ static void on_send(struct varlink *link, const char *message, size_t size)
 
 static void peer_init(struct peer *peer, uid_t uid)
 {
-	peer->caller = (struct caller){&control, uid, 4711};
+	peer->caller = (struct caller){&control, uid, uid, 4711};
 	varlink_init(&peer->link, &control_service, on_send, &peer->caller);
 }
 
@@ -70,8 +72,8 @@ static void setup(void)
 	registry_init(&registry, pager);
 	registry.group_ended = on_group_ended;
 	monitors_init(&monitors, &loop, &registry);
-	notices = (struct notices){pager, &registry, &monitors};
-	control = (struct control){pager, &registry, &monitors};
+	notices = (struct notices){pager, &registry, &monitors, &snapshots};
+	control = (struct control){pager, &registry, &monitors, &snapshots};
 	peer_init(&user, 1000);
 	peer_init(&stranger, 1001);
 	peer_init(&root, 0);
