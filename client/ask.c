@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "figures.h"
 #include "places.h"
 #include "terminal.h"
 #include "vl_client.h"
@@ -73,6 +74,9 @@ struct question {
 	json_t *groups, *tasks, *tiers, *group;
 	const char *target;
 	json_int_t limit, pid;
+	void (*progress)(int fd, int64_t size);
+	int fd;
+	int64_t size;
 	bool done;
 	bool reached; /* a daemon listens */
 	bool tag;     /* say which socket an answer came from */
@@ -298,22 +302,43 @@ int ask_tiers(const struct ask *ask, json_t **ret)
 	return status;
 }
 
+static void on_waiting(void *context)
+{
+	const struct question *question = context;
+
+	question->progress(question->fd, question->size);
+}
+
 static int put_snapshot(struct vl_client *client, struct question *question)
 {
-	json_t *reply = NULL;
-	int r;
+	json_t *reply = NULL, *task;
+	size_t i;
+	int r = vl_call(client, "Describe", json_pack("{s:I}", "pid", question->pid), &reply);
 
+	if (r != 0)
+		return settle(client, question, r);
+	json_array_foreach(json_object_get(reply, "tasks"), i, task)
+		if (figure(task, "pid") == question->pid)
+			question->size = figure(task, "resident") + figure(task, "evicted");
+	json_decref(reply);
+	reply = NULL;
 	client->patience_s = 24 * 3600; /* as long as the disk takes */
+	client->waiting = on_waiting;
+	client->context = question;
 	r = vl_call(client, "Snapshot",
-		    json_pack("{s:I, s:s}", "pid", question->pid, "path", question->target), &reply);
+		    json_pack("{s:I, s:i}", "pid", question->pid, "fd", question->fd), &reply);
+	client->waiting = NULL;
+	client->patience_s = 0;
 	if (r == 0)
 		question->group = reply;
 	return settle(client, question, r);
 }
 
-int ask_snapshot(const struct ask *ask, json_int_t pid, const char *path, json_t **ret)
+int ask_snapshot(const struct ask *ask, json_int_t pid, int fd,
+		 void (*progress)(int fd, int64_t size), json_t **ret)
 {
-	struct question question = {.put = put_snapshot, .target = path, .pid = pid};
+	struct question question = {
+		.put = put_snapshot, .pid = pid, .fd = fd, .progress = progress};
 	int status = ask_each(ask, &question);
 
 	if (status == 0 && !question.done)

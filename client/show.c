@@ -1,11 +1,9 @@
 /* `upager ps`, `stat`, `limit` and `tiers`. */
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "ask.h"
 #include "base/size.h"
@@ -263,41 +261,6 @@ int command_limit(int argc, char **argv)
 		printf("%s: limit %s, resident %s\n", ask.words[0],
 		       size_format((uint64_t)figure(group, "limit"), limit),
 		       size_format((uint64_t)figure(group, "resident"), resident));
-	json_decref(answer);
-	return status;
-}
-
-int command_snapshot(int argc, char **argv)
-{
-	char size[24], lost[24], path[PATH_MAX];
-	json_t *answer = NULL;
-	struct ask ask;
-	int status = ask_parse(&ask, argc, argv, 1, 1);
-	long pid;
-	char *end;
-
-	if (status != 0)
-		return status;
-	pid = strtol(ask.words[0], &end, 10);
-	if (*end || pid <= 0)
-		return say_failed("snapshot: \"%s\" is no process id; `upager ps` lists tasks",
-				  ask.words[0]);
-	if (!ask.output)
-		return say_failed("snapshot: to which file? Give -o FILE");
-	if (*ask.output == '/' || !getcwd(path, sizeof(path)))
-		*path = 0;
-	if (strlen(path) + strlen(ask.output) + 2 > sizeof(path))
-		return say_failed("snapshot: %s: the path is too long", ask.output);
-	sprintf(path + strlen(path), "%s%s", *path ? "/" : "", ask.output);
-	status = ask_snapshot(&ask, pid, path, &answer);
-	if (status == 0 && ask.json)
-		print_json(answer, JSON_INDENT(2));
-	else if (status == 0)
-		printf("%s: %s (%s lost), taken in %.1f ms\n", ask.output,
-		       size_format((uint64_t)(figure(answer, "resident") + figure(answer, "evicted")),
-				   size),
-		       size_format((uint64_t)figure(answer, "lost"), lost),
-		       (double)figure(answer, "stall_us") / 1000);
 	json_decref(answer);
 	return status;
 }

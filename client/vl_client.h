@@ -18,6 +18,8 @@ struct vl_client {
 	char *buffer; /* bytes received and not yet consumed */
 	size_t length, capacity;
 	unsigned patience_s; /* for an answer; 0: 15 */
+	void (*waiting)(void *context); /* called now and then meanwhile; may be NULL */
+	void *context;
 	char *error;            /* name of the last error reply, or NULL */
 	json_t *error_parameters;
 };

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/size.h"
 #include "log.h"
@@ -10,6 +11,7 @@
 #include "pager/pager.h"
 #include "registry.h"
 #include "snapshots.h"
+#include "sys/pidfd.h"
 #include "varlink.h"
 #include "view.h"
 
@@ -241,26 +243,23 @@ static void run_monitor(struct varlink_call *call)
 static void run_snapshot(struct varlink_call *call)
 {
 	struct caller *caller = caller_of(call);
+	int64_t pid = 0, number = -1;
 	const struct task *task;
-	const char *path = NULL;
-	int64_t pid = 0;
-	int r;
+	int fd;
 
-	if (!PARAMETERS(call, {"pid", VARLINK_INT, false, &pid},
-			{"path", VARLINK_STRING, false, &path}))
+	if (!PARAMETERS(call, {"pid", VARLINK_INT, false, &pid}, {"fd", VARLINK_INT, false, &number}))
 		return;
-	if (*path != '/') {
-		varlink_invalid(call, "path");
-		return;
-	}
 	if (!find_group_of_pid(call, pid))
 		return;
+	fd = number >= 0 && number <= INT32_MAX ? pidfd_take(caller->pidfd, (int)number) : -EBADF;
+	if (fd < 0 || !snapshots_file_is_good(fd)) {
+		if (fd >= 0)
+			close(fd);
+		varlink_invalid(call, "fd");
+		return;
+	}
 	task = registry_task_by_pid(caller->control->registry, (pid_t)pid);
-	r = task ? snapshots_start(caller->control->snapshots, caller->control->pager, task->id, path,
-				   caller->uid, caller->gid, call)
-		 : -ESRCH;
-	if (r < 0)
-		fail_errno(call, "the snapshot", r);
+	snapshots_start(caller->control->snapshots, task ? task->id : 0, fd, call);
 }
 
 void control_caller_gone(struct caller *caller)

@@ -21,8 +21,8 @@ struct control {
 struct caller {
 	struct control *control;
 	uid_t uid;
-	gid_t gid;
 	pid_t pid;
+	int pidfd; /* or -1 */
 };
 
 extern const struct varlink_service control_service;

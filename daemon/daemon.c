@@ -229,7 +229,7 @@ static int open_loop(struct daemon *daemon, int control, int session, struct fai
 					     &daemon->snapshots};
 	daemon->clients = (struct clients){&daemon->loop, daemon->pager, &daemon->registry,
 					   &daemon->notices, &daemon->monitors};
-	snapshots_init(&daemon->snapshots);
+	snapshots_init(&daemon->snapshots, daemon->pager);
 	daemon->control = (struct control){daemon->pager, &daemon->registry, &daemon->monitors,
 					   &daemon->snapshots};
 	daemon->sessions.device = daemon->sessions.spare = -1;

@@ -64,10 +64,7 @@ static void log_notice(const struct pager_notice *notice, const char *group, pid
 			    notice->value == EOPNOTSUPP ? "this kernel has no UFFDIO_MOVE (Linux 6.8)"
 							: "it has lost its agents");
 		break;
-	case PAGER_NOTICE_SNAPSHOT:
-		if (notice->value)
-			log_limited(LOG_WARNING, "group %s: pid %d: no snapshot: %s", group, (int)pid,
-				    error_text(notice->value));
+	case PAGER_NOTICE_SNAPSHOT: /* snapshots.c says */
 		break;
 	case PAGER_NOTICE_BROKEN:
 		log_limited(LOG_ERR, "group %s: pid %d: was killed, it can't be served: %s", group,
@@ -113,8 +110,7 @@ static void handle(struct notices *notices, const struct pager_notice *notice)
 					       .has_value = has_value(notice->kind),
 					       .value = notice->value});
 	if (notice->kind == PAGER_NOTICE_SNAPSHOT)
-		snapshots_ended(notices->snapshots, notice->task, (int)notice->value,
-				notice->address);
+		snapshots_ended(notices->snapshots, notice);
 	if (notice->kind == PAGER_NOTICE_TASK_GONE && task)
 		registry_task_gone(notices->registry, task);
 }

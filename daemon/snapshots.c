@@ -3,123 +3,126 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/fsuid.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "log.h"
 #include "varlink.h"
 
 struct snapshot_call {
 	LIST_ENTRY(snapshot_call) entry;
-	struct varlink_call *call; /* NULL: nobody waits any more */
+	struct snapshots *snapshots;
+	struct varlink_call *call;
 	pager_task_id task;
-	struct pager_snapshot_stat stat;
-	uid_t uid;
-	gid_t gid;
-	char path[PATH_MAX];
+	uint64_t id;
 };
 
-void snapshots_init(struct snapshots *snapshots)
+void snapshots_init(struct snapshots *snapshots, struct pager *pager)
 {
+	snapshots->pager = pager;
 	LIST_INIT(&snapshots->list);
 }
 
-/* The thread's identity for files; capabilities over them go with uid 0. */
-static void become(uid_t uid, gid_t gid)
+bool snapshots_file_is_good(int fd)
 {
-	setfsgid(gid);
-	setfsuid(uid);
+	int flags = fcntl(fd, F_GETFL);
+	struct stat stat;
+
+	return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY && !(flags & (O_APPEND | O_PATH)) &&
+	       fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode) && stat.st_size == 0;
 }
 
-static int open_as(const struct snapshot_call *s)
+static const char *what_failed(int error)
 {
-	uid_t uid = geteuid();
-	gid_t gid = getegid();
-	int fd;
-
-	become(s->uid, s->gid);
-	fd = open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		fd = -errno;
-	become(uid, gid);
-	return fd;
+	switch (error) {
+	case EBUSY:
+		return "another snapshot of the process is being made";
+	case ESRCH:
+		return "the process has ended";
+	case EOPNOTSUPP:
+		return "the process is not evictable";
+	case EAGAIN:
+		return "its memory did not stand still for a moment";
+	case ETIMEDOUT:
+		return "the file takes nothing any more";
+	default:
+		return "writing the snapshot";
+	}
 }
 
-static void remove_as(const struct snapshot_call *s)
+static void fail(struct varlink_call *call, int error)
 {
-	uid_t uid = geteuid();
-	gid_t gid = getegid();
-
-	become(s->uid, s->gid);
-	unlink(s->path);
-	become(uid, gid);
+	varlink_error(call, "io.upager.Pager.Failed",
+		      json_pack("{s:s,s:i}", "what", what_failed(error), "errno", error));
 }
 
 static void on_cancelled(struct varlink_call *call)
 {
 	struct snapshot_call *s = call->state;
 
-	s->call = NULL;
+	LIST_REMOVE(s, entry);
+	pager_snapshot_cancel(s->snapshots->pager, s->task, s->id);
+	free(s);
 }
 
-int snapshots_start(struct snapshots *snapshots, struct pager *pager, pager_task_id task,
-		    const char *path, uid_t uid, gid_t gid, struct varlink_call *call)
+void snapshots_start(struct snapshots *snapshots, pager_task_id task, int fd, struct varlink_call *call)
 {
-	struct snapshot_call *s = calloc(1, sizeof(*s));
-	int fd, r;
+	struct snapshot_call *s = malloc(sizeof(*s));
+	uint64_t id = 0;
+	int r = -ENOMEM;
 
-	if (!s)
-		return -ENOMEM;
-	s->task = task;
-	s->uid = uid;
-	s->gid = gid;
-	r = strlen(path) < sizeof(s->path) ? 0 : -ENAMETOOLONG;
-	if (r == 0) {
-		strcpy(s->path, path);
-		fd = open_as(s);
-		r = fd < 0 ? fd : pager_snapshot(pager, task, fd, &s->stat);
-		if (r < 0 && fd >= 0)
-			remove_as(s);
-	}
+	if (s)
+		r = pager_snapshot(snapshots->pager, task, fd, &id);
+	else
+		close(fd);
 	if (r < 0) {
 		free(s);
-		return r;
+		fail(call, -r);
+		return;
 	}
-	s->call = call;
+	*s = (struct snapshot_call){.snapshots = snapshots, .call = call, .task = task, .id = id};
 	call->state = s;
 	call->cancelled = on_cancelled;
 	LIST_INSERT_HEAD(&snapshots->list, s, entry);
-	return 0;
 }
 
-void snapshots_ended(struct snapshots *snapshots, pager_task_id task, int error, uint64_t lost)
+static void log_end(const struct pager_notice *notice)
+{
+	const struct pager_snapshot_stat *stat = &notice->snapshot;
+	char size[24], lost[24];
+
+	if (notice->value == 0)
+		log_info("pid %d: a snapshot of %s, %s lost; writers waited %" PRIu64 " us at most",
+			 (int)notice->pid, size_format(stat->resident + stat->evicted, size),
+			 size_format(stat->lost, lost), stat->stall_ns / 1000);
+	else if (notice->value != ECANCELED && notice->value != ESRCH)
+		log_warning("pid %d: no snapshot: %s", (int)notice->pid,
+			    what_failed((int)notice->value));
+}
+
+static json_t *result(const struct pager_snapshot_stat *stat)
+{
+	return json_pack("{s:I,s:I,s:I,s:I}", "resident", (json_int_t)stat->resident, "evicted",
+			 (json_int_t)stat->evicted, "lost", (json_int_t)stat->lost, "stall_us",
+			 (json_int_t)(stat->stall_ns / 1000));
+}
+
+void snapshots_ended(struct snapshots *snapshots, const struct pager_notice *notice)
 {
 	struct snapshot_call *s;
 
+	log_end(notice);
 	LIST_FOREACH (s, &snapshots->list, entry)
-		if (s->task == task)
+		if (s->id == notice->snapshot.id)
 			break;
-	if (!s)
+	if (!s) /* nobody waits any more */
 		return;
 	LIST_REMOVE(s, entry);
-	if (error)
-		remove_as(s);
+	if (notice->value)
+		fail(s->call, (int)notice->value);
 	else
-		log_info("snapshot %s: %" PRIu64 " bytes, %" PRIu64 " lost, writers waited %" PRIu64
-			 " µs at most", s->path, s->stat.resident + s->stat.evicted, lost,
-			 s->stat.stall_ns / 1000);
-	if (s->call && error)
-		varlink_error(s->call, "io.upager.Pager.Failed",
-			      json_pack("{s:s,s:i}", "what", "the snapshot", "errno", error));
-	else if (s->call)
-		varlink_reply(s->call,
-			      json_pack("{s:I,s:I,s:I,s:I}", "resident",
-					(json_int_t)s->stat.resident, "evicted",
-					(json_int_t)s->stat.evicted, "lost", (json_int_t)lost,
-					"stall_us", (json_int_t)(s->stat.stall_ns / 1000)),
-			      false);
+		varlink_reply(s->call, result(&notice->snapshot), false);
 	free(s);
 }

@@ -99,6 +99,7 @@ struct task {
 	bool gate_wanted;
 	bool unmarked;   /* some words wait for their marker */
 	bool forked;     /* it has forked, or was: its pages may be shared */
+	bool snapped;    /* a snapshot may have protected pages that are memory */
 	bool silent;     /* its children must make no system calls */
 	uint64_t gate_since; /* ns */
 	struct task_poll uffd_poll, bell_poll;

@@ -151,7 +151,7 @@ static void check_word(struct task *t, struct leaf *leaf, unsigned index, void *
 
 void event_discard(struct task *t, uint64_t start, uint64_t end)
 {
-	snapshot_discard(t, start, end);
+	snapshot_discard(t, start, end, true);
 	each_word(t, start, end, discard_word, NULL);
 }
 
@@ -166,7 +166,7 @@ static void event_remove(struct task *t, uint64_t start, uint64_t end)
 static void event_unmap(struct task *t, uint64_t start, uint64_t end)
 {
 	count(&t->counters, unmap);
-	snapshot_discard(t, start, end);
+	snapshot_discard(t, start, end, false);
 	each_word(t, start, end, check_word, NULL);
 	regions_remove(&t->regions, start, end);
 	/* A hole in registered memory: what is mapped there next must merge again soon. */

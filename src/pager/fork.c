@@ -102,6 +102,7 @@ void fork_task(struct task *parent, int uffd)
 		child->features = parent->features;
 		child->sentinel = parent->sentinel;
 		child->forked = parent->forked = true;
+		child->snapped = parent->snapped;
 		child->silent = parent->silent || filters_calls(parent->pid);
 		child->state->header.parent = parent->id;
 		child->state->header.sentinel = parent->sentinel;

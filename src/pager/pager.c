@@ -19,33 +19,58 @@
 
 /* ---- notices ---- */
 
-void pager_notify(struct task *t, enum pager_notice_kind kind, uint64_t address, uint64_t value)
+/* The loss of a repeated complaint is bearable; somebody waits for these. */
+static bool must_come(enum pager_notice_kind kind)
 {
-	struct pager *p = t->worker->pager;
+	return kind == PAGER_NOTICE_TASK_GONE || kind == PAGER_NOTICE_TASK_FORKED ||
+	       kind == PAGER_NOTICE_SNAPSHOT;
+}
+
+static void notify(struct pager *p, const struct pager_notice *notice)
+{
 	uint64_t one = 1;
 
 	pthread_mutex_lock(&p->notices_lock);
 	if (p->n_notices == ARRAY_SIZE(p->notices)) {
-		/* The loss of a repeated complaint is bearable, that of a task's end is not. */
-		if (kind != PAGER_NOTICE_TASK_GONE && kind != PAGER_NOTICE_TASK_FORKED) {
+		if (!must_come(notice->kind)) {
 			pthread_mutex_unlock(&p->notices_lock);
 			return;
 		}
 		p->notices_first = (p->notices_first + 1) % ARRAY_SIZE(p->notices);
 		p->n_notices--;
 	}
-	p->notices[(p->notices_first + p->n_notices++) % ARRAY_SIZE(p->notices)] =
-		(struct pager_notice){
-			.kind = kind,
-			.group = container_of(t->group, struct pager_group, group),
-			.task = t->id,
-			.pid = t->pid,
-			.address = address,
-			.value = value,
-		};
+	p->notices[(p->notices_first + p->n_notices++) % ARRAY_SIZE(p->notices)] = *notice;
 	pthread_mutex_unlock(&p->notices_lock);
 	if (write(p->notice_fd, &one, sizeof(one)) < 0)
 		abort();
+}
+
+static struct pager_notice notice_of(const struct task *t, enum pager_notice_kind kind)
+{
+	return (struct pager_notice){
+		.kind = kind,
+		.group = container_of(t->group, struct pager_group, group),
+		.task = t->id,
+		.pid = t->pid,
+	};
+}
+
+void pager_notify(struct task *t, enum pager_notice_kind kind, uint64_t address, uint64_t value)
+{
+	struct pager_notice notice = notice_of(t, kind);
+
+	notice.address = address;
+	notice.value = value;
+	notify(t->worker->pager, &notice);
+}
+
+void pager_notify_snapshot(struct task *t, const struct pager_snapshot_stat *stat, int error)
+{
+	struct pager_notice notice = notice_of(t, PAGER_NOTICE_SNAPSHOT);
+
+	notice.value = (uint64_t)-error;
+	notice.snapshot = *stat;
+	notify(t->worker->pager, &notice);
 }
 
 int pager_notice_fd(const struct pager *p)
@@ -85,7 +110,7 @@ struct call {
 	uint64_t token;
 	bool found;
 	int fd;
-	struct pager_snapshot_stat *snapshot;
+	uint64_t snapshot;
 };
 
 static int call_worker(struct worker *w, struct call *call,
@@ -396,39 +421,43 @@ void pager_detach(struct pager *p, pager_task_id id)
 	ask_all(p, &call, do_detach);
 }
 
-static void snapshot_started(void *context, int result, const struct pager_snapshot_stat *stat)
-{
-	struct call *call = context;
-
-	call->result = result;
-	*call->snapshot = *stat;
-	sem_post(&call->done);
-}
-
 static void do_snapshot(struct worker *w, struct mail *mail)
 {
 	struct call *call = container_of(mail, struct call, mail);
 	struct task *t = find_task(w, call->id);
-	int r = -ESRCH;
 
-	if (t)
-		r = snapshot_start(t, call->fd, snapshot_started, call);
-	else
-		close(call->fd);
-	if (r < 0)
-		snapshot_started(call, r, &(struct pager_snapshot_stat){0});
+	call->result = t ? snapshot_start(t, call->fd, call->snapshot) : -ESRCH;
+	sem_post(&call->done);
 }
 
-int pager_snapshot(struct pager *p, pager_task_id id, int fd, struct pager_snapshot_stat *ret)
+int pager_snapshot(struct pager *p, pager_task_id id, int fd, uint64_t *ret_id)
 {
-	struct call call = {.id = id, .fd = fd, .snapshot = ret};
-	int index = ask_all(p, &call, has_task);
+	struct call call = {.id = id, .fd = fd, .snapshot = atomic_fetch_add(&p->next_id, 1)};
+	int r = ask_all(p, &call, do_snapshot);
 
-	if (index < 0) {
+	if (r < 0)
 		close(fd);
-		return index;
-	}
-	return call_worker(&p->workers[index], &call, do_snapshot);
+	else
+		*ret_id = call.snapshot;
+	return r;
+}
+
+static void do_cancel(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = find_task(w, call->id);
+
+	call->result = t ? 0 : -ESRCH;
+	if (t)
+		snapshot_cancel(t, call->snapshot);
+	sem_post(&call->done);
+}
+
+void pager_snapshot_cancel(struct pager *p, pager_task_id id, uint64_t snapshot)
+{
+	struct call call = {.id = id, .snapshot = snapshot};
+
+	ask_all(p, &call, do_cancel);
 }
 
 /* ---- life ---- */

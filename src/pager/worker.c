@@ -124,9 +124,8 @@ void worker_queue(struct task *t)
 
 static void serve_task(struct task *t)
 {
-	if (t->snapshot && t->ended)
-		snapshot_end(t);
 	if (t->ended) {
+		snapshot_end(t);
 		task_reap(t);
 		return;
 	}
@@ -137,8 +136,7 @@ static void serve_task(struct task *t)
 		limbo_purge(t);
 	if (t->adopt.wanted && t->group->armed)
 		adopt_scan(t);
-	if (t->snapshot)
-		snapshot_serve(t);
+	snapshot_serve(t);
 	task_retry(t);
 	task_watch(t);
 }

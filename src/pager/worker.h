@@ -41,7 +41,7 @@ struct worker {
 	TAILQ_HEAD(, group) groups;
 	TAILQ_HEAD(work_list, task) work; /* tasks with messages or completions to look at */
 	unsigned n_retries;               /* faults on tasks' retry lists */
-	unsigned n_snapshots;
+	unsigned n_snapshots;             /* snapshots that nobody will call when they can go on */
 	uint64_t now;                     /* ns, of this pass */
 	uint64_t active_at;               /* ns: when something last happened */
 
@@ -80,6 +80,7 @@ struct pager_group {
 };
 
 /* ---- pager.c ---- */
+void pager_notify_snapshot(struct task *task, const struct pager_snapshot_stat *stat, int error);
 void pager_notify(struct task *task, enum pager_notice_kind kind, uint64_t address, uint64_t value);
 static inline bool pager_may(const struct worker *w, enum pager_feature feature)
 {
@@ -197,6 +198,9 @@ bool evict_retry_marks(struct task *task); /* markers that an event prevented */
 /* ---- adopt.c: which memory there is ---- */
 int adopt_sentinel(struct task *task);
 void adopt_scan(struct task *task);
+/* Is all that can be paged registered, as far as it lets itself be? */
+bool adopt_complete(struct task *task);
+void group_arm(struct group *group); /* registers the memory of its tasks; once is for ever */
 void adopt_sample(struct group *group); /* statm of all tasks, limit, eviction, waiters */
 /* Room for the programs of a group, pages. */
 uint64_t group_room(const struct group *group);

@@ -1,6 +1,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "control.h"
@@ -10,6 +11,7 @@
 #include "notices.h"
 #include "registry.h"
 #include "snapshots.h"
+#include "sys/pidfd.h"
 #include "varlink.h"
 
 static struct pager *pager;
@@ -43,7 +45,7 @@ static void on_send(struct varlink *link, const char *message, size_t size)
 
 static void peer_init(struct peer *peer, uid_t uid)
 {
-	peer->caller = (struct caller){&control, uid, uid, 4711};
+	peer->caller = (struct caller){&control, uid, 4711, pidfd_open_pid(getpid())};
 	varlink_init(&peer->link, &control_service, on_send, &peer->caller);
 }
 
@@ -51,6 +53,7 @@ static void peer_done(struct peer *peer)
 {
 	varlink_done(&peer->link);
 	control_caller_gone(&peer->caller);
+	close(peer->caller.pidfd);
 	json_decref(peer->last);
 	peer->last = NULL;
 }
@@ -72,6 +75,7 @@ static void setup(void)
 	registry_init(&registry, pager);
 	registry.group_ended = on_group_ended;
 	monitors_init(&monitors, &loop, &registry);
+	snapshots_init(&snapshots, pager);
 	notices = (struct notices){pager, &registry, &monitors, &snapshots};
 	control = (struct control){pager, &registry, &monitors, &snapshots};
 	peer_init(&user, 1000);
