@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -98,8 +99,8 @@ static void log_end(const struct pager_notice *notice)
 			 (int)notice->pid, size_format(stat->resident + stat->evicted, size),
 			 size_format(stat->lost, lost), stat->stall_ns / 1000);
 	else if (notice->value != ECANCELED && notice->value != ESRCH)
-		log_warning("pid %d: no snapshot: %s", (int)notice->pid,
-			    what_failed((int)notice->value));
+		log_limited(LOG_WARNING, "pid %d: no snapshot: %s: %s", (int)notice->pid,
+			    what_failed((int)notice->value), strerror((int)notice->value));
 }
 
 static json_t *result(const struct pager_snapshot_stat *stat)

@@ -250,8 +250,9 @@ static int try_begin(struct snapshot *s)
 	return r;
 }
 
-/* Tries in a row: a thread that has raised an event goes on when it is read, and must not be given the
- * time for the next. One that is about to raise an event may need our processor for that. */
+/* Tries in a row. While a thread raises an event, and until it has gone on after that has been read, all
+ * protection is refused. It may need our processor for that, so we sleep; and then it must not be given
+ * the time for the next. */
 static int try_some(struct snapshot *s)
 {
 	struct task *t = s->task;

@@ -24,7 +24,7 @@ struct snapshot {
 	int error; /* the first that came */
 	enum { SNAPSHOT_BEGINS, SNAPSHOT_COPIES, SNAPSHOT_FINISHES } phase;
 	bool impatient; /* nobody will call when it can go on: counted in the worker */
-	uint64_t protect_at; /* address: the next try goes on from here */
+	uint64_t protect_at; /* address: what was refused; the next try goes on from here */
 	uint64_t asked_at, stalled_at; /* ns; 0: nobody has been made to wait yet */
 	unsigned under_way;            /* reads, writes, syncs */
 	struct pager_snapshot_stat stat;
