@@ -40,7 +40,7 @@ static const struct command {
 	 "Changes a group's limit, up or down, while it runs.", ""},
 	{"snapshot", command_snapshot, "snapshot [--json] [--socket PATH] TASK -o FILE",
 	 "Writes a process's memory, as it is at one moment, to a new file while it goes on.",
-	 "  -o FILE           the file; it must not exist\n"},
+	 "  -o, --output FILE the file; it must not exist\n"},
 	{"tiers", command_tiers, "tiers [--json] [--socket PATH]",
 	 "Shows where evicted pages rest.", ""},
 };
