@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "figures.h"
 #include "places.h"
 #include "terminal.h"
 #include "vl_client.h"
@@ -16,13 +17,14 @@ int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_wor
 						{"socket", required_argument, NULL, 'k'},
 						{"watch", no_argument, NULL, 'w'},
 						{"interval", required_argument, NULL, 'i'},
+						{"output", required_argument, NULL, 'o'},
 						{0}};
 	int option;
 	char *end;
 
 	*ask = (struct ask){.command = argv[0], .interval = 1};
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, ":o:", options, NULL)) != -1) {
 		bool watching = option == 'w' || option == 'i';
 
 		if (option == ':' || option == '?')
@@ -30,8 +32,12 @@ int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_wor
 		if (watching && strcmp(argv[0], "stat"))
 			return say_failed("%s: only `upager stat` takes --watch and --interval",
 					  argv[0]);
+		if (option == 'o' && strcmp(argv[0], "snapshot"))
+			return say_failed("%s: only `upager snapshot` takes --output", argv[0]);
 		ask->json |= option == 'j';
 		ask->watch |= watching;
+		if (option == 'o')
+			ask->output = optarg;
 		if (option == 'k')
 			ask->socket = optarg;
 		if (option != 'i')
@@ -67,7 +73,10 @@ struct question {
 	int (*put)(struct vl_client *client, struct question *question);
 	json_t *groups, *tasks, *tiers, *group;
 	const char *target;
-	json_int_t limit;
+	json_int_t limit, pid;
+	void (*progress)(int fd, int64_t size);
+	int fd;
+	int64_t size;
 	bool done;
 	bool reached; /* a daemon listens */
 	bool tag;     /* say which socket an answer came from */
@@ -290,6 +299,52 @@ int ask_tiers(const struct ask *ask, json_t **ret)
 	int status = ask_each(ask, &question);
 
 	*ret = json_pack("{s:o}", "tiers", question.tiers);
+	return status;
+}
+
+static void on_waiting(void *context)
+{
+	const struct question *question = context;
+
+	question->progress(question->fd, question->size);
+}
+
+static int put_snapshot(struct vl_client *client, struct question *question)
+{
+	json_t *reply = NULL, *task;
+	size_t i;
+	int r = vl_call(client, "Describe", json_pack("{s:I}", "pid", question->pid), &reply);
+
+	if (r != 0)
+		return settle(client, question, r);
+	json_array_foreach(json_object_get(reply, "tasks"), i, task)
+		if (figure(task, "pid") == question->pid)
+			question->size = figure(task, "resident") + figure(task, "evicted");
+	json_decref(reply);
+	reply = NULL;
+	client->patience_s = 24 * 3600; /* as long as the disk takes */
+	client->waiting = on_waiting;
+	client->context = question;
+	r = vl_call(client, "Snapshot",
+		    json_pack("{s:I, s:i}", "pid", question->pid, "fd", question->fd), &reply);
+	client->waiting = NULL;
+	client->patience_s = 0;
+	if (r == 0)
+		question->group = reply;
+	return settle(client, question, r);
+}
+
+int ask_snapshot(const struct ask *ask, json_int_t pid, int fd,
+		 void (*progress)(int fd, int64_t size), json_t **ret)
+{
+	struct question question = {
+		.put = put_snapshot, .pid = pid, .fd = fd, .progress = progress};
+	int status = ask_each(ask, &question);
+
+	if (status == 0 && !question.done)
+		status = say_failed("%s: process %lld is no task here; `upager ps` lists them",
+				    ask->command, (long long)pid);
+	*ret = question.group;
 	return status;
 }
 

@@ -8,6 +8,7 @@
 
 struct ask {
 	const char *command; /* for messages */
+	const char *output;  /* -o FILE, or NULL */
 	const char *socket;  /* only this daemon, or NULL = all */
 	bool json, watch;
 	bool seen;       /* there was an answer before: that there is none any more is no error */
@@ -29,6 +30,11 @@ int ask_target(const struct ask *ask, const char *target, json_t **ret);
 
 /* {"tiers": […]} */
 int ask_tiers(const struct ask *ask, json_t **ret);
+
+/* Has a snapshot of a process written to an empty file of ours; waits until it is whole. `progress` is
+ * called now and then meanwhile, with the size that it may reach. */
+int ask_snapshot(const struct ask *ask, json_int_t pid, int fd,
+		 void (*progress)(int fd, int64_t size), json_t **ret);
 
 /* Changes a limit: {"group": …}. */
 int ask_limit(const struct ask *ask, const char *group, json_int_t limit, json_t **ret);

@@ -61,11 +61,38 @@ int say_usage(const char *command, char **argv, int option)
 	return say_failed("%s: unknown option %s; see `upager %s --help`", command, word, command);
 }
 
+static bool obeys(FILE *stream)
+{
+	const char *term = getenv("TERM");
+
+	return isatty(fileno(stream)) && term && strcmp(term, "dumb");
+}
+
 bool terminal_colours(FILE *stream)
 {
-	const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+	const char *no_color = getenv("NO_COLOR");
 
-	return isatty(fileno(stream)) && !(no_color && *no_color) && term && strcmp(term, "dumb");
+	return obeys(stream) && !(no_color && *no_color);
+}
+
+void progress_show(const char *format, ...)
+{
+	va_list args;
+	char *text;
+
+	if (!obeys(stderr))
+		return;
+	va_start(args, format);
+	text = format_clean(format, args);
+	va_end(args);
+	fprintf(stderr, "\r%s\033[K", text);
+	fflush(stderr);
+	free(text);
+}
+
+void progress_clear(void)
+{
+	progress_show("%s", "");
 }
 
 void table_init(struct table *table, unsigned columns, uint64_t right)

@@ -26,6 +26,10 @@ int say_usage(const char *command, char **argv, int option);
 /* Whether colours may be used on this stream: a terminal, NO_COLOR unset, TERM not "dumb". */
 bool terminal_colours(FILE *stream);
 
+/* A line on stderr that the next one replaces; nothing if that is no terminal. */
+void progress_show(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void progress_clear(void);
+
 struct table {
 	unsigned columns;
 	uint64_t right; /* mask of the columns that are aligned to the right */

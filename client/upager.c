@@ -38,6 +38,9 @@ static const struct command {
 	 "  --interval S      seconds between lines\n"},
 	{"limit", command_limit, "limit [--json] [--socket PATH] GROUP SIZE",
 	 "Changes a group's limit, up or down, while it runs.", ""},
+	{"snapshot", command_snapshot, "snapshot [--json] [--socket PATH] TASK -o FILE",
+	 "Writes a process's memory, as it is at one moment, to a new file while it goes on.",
+	 "  -o, --output FILE the file; it must not exist\n"},
 	{"tiers", command_tiers, "tiers [--json] [--socket PATH]",
 	 "Shows where evicted pages rest.", ""},
 };
@@ -57,7 +60,7 @@ static void print_help(void)
 	printf("Usage: upager COMMAND [OPTION…]\n\n"
 	       "Runs programs in a fraction of the memory they ask for.\n\n");
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
-		printf("  %-6s %s\n", commands[i].name, commands[i].purpose);
+		printf("  %-8s %s\n", commands[i].name, commands[i].purpose);
 	printf("\n`upager COMMAND --help` tells more; the manual is upager(1).\n");
 }
 

@@ -15,6 +15,7 @@
 
 #define REPLY_MAX     (64u << 20) /* bytes */
 #define REPLY_TIMEOUT 15000       /* milliseconds */
+#define WAITING_EVERY 200         /* milliseconds */
 
 int vl_open(struct vl_client *ret, const char *path)
 {
@@ -59,31 +60,40 @@ static long now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static int wait_for(int fd, short events, long deadline)
+static int wait_for(const struct vl_client *client, short events, long deadline)
 {
-	struct pollfd poll_fd = {.fd = fd, .events = events};
-	long left = deadline - now_ms();
-	int n;
+	struct pollfd poll_fd = {.fd = client->fd, .events = events};
 
-	if (left <= 0)
-		return -ETIMEDOUT;
-	n = poll(&poll_fd, 1, (int)left);
-	if (n < 0)
-		return errno == EINTR ? 0 : -errno;
-	return n ? 0 : -ETIMEDOUT;
+	for (long left; (left = deadline - now_ms()) > 0;) {
+		bool slice = client->waiting && left > WAITING_EVERY;
+		int n = poll(&poll_fd, 1, slice ? WAITING_EVERY : (int)left);
+
+		if (n < 0)
+			return errno == EINTR ? 0 : -errno;
+		if (n)
+			return 0;
+		if (slice)
+			client->waiting(client->context);
+	}
+	return -ETIMEDOUT;
 }
 
-static int send_all(int fd, const char *bytes, size_t length, long deadline)
+static long patience_ms(const struct vl_client *client)
+{
+	return client->patience_s ? client->patience_s * 1000L : REPLY_TIMEOUT;
+}
+
+static int send_all(const struct vl_client *client, const char *bytes, size_t length, long deadline)
 {
 	while (length) {
-		ssize_t n = send(fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(client->fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 		int r;
 
 		if (n > 0) {
 			bytes += n;
 			length -= (size_t)n;
 		} else if (errno == EAGAIN) {
-			r = wait_for(fd, POLLOUT, deadline);
+			r = wait_for(client, POLLOUT, deadline);
 			if (r < 0)
 				return r;
 		} else if (errno != EINTR) {
@@ -110,7 +120,7 @@ static int receive_more(struct vl_client *client, long deadline)
 		client->buffer = buffer;
 		client->capacity = capacity;
 	}
-	r = wait_for(client->fd, POLLIN, deadline);
+	r = wait_for(client, POLLIN, deadline);
 	if (r < 0)
 		return r;
 	n = recv(client->fd, client->buffer + client->length, client->capacity - client->length,
@@ -177,14 +187,14 @@ int vl_call(struct vl_client *client, const char *method, json_t *parameters, js
 	json_t *call = json_pack("{s:s+, s:o}", "method", VL_INTERFACE ".", method, "parameters",
 				 parameters ? parameters : json_object());
 	char *text = call ? json_dumps(call, JSON_COMPACT) : NULL;
-	long deadline = now_ms() + REPLY_TIMEOUT;
+	long deadline = now_ms() + patience_ms(client);
 	json_t *message = NULL;
 	int r = -ENOMEM;
 
 	if (text && client->fd < 0)
 		r = -ECONNRESET;
 	else if (text)
-		r = send_all(client->fd, text, strlen(text) + 1, deadline);
+		r = send_all(client, text, strlen(text) + 1, deadline);
 	if (r == 0)
 		r = receive_message(client, &message, deadline);
 	if (r == 0)
@@ -287,8 +297,8 @@ char *vl_explain(const struct vl_client *client, int result)
 	else if (result == -ECONNRESET || result == -EPIPE)
 		n = asprintf(&text, "the daemon on %s went away in the middle of the call", path);
 	else if (result == -ETIMEDOUT)
-		n = asprintf(&text, "the daemon on %s did not answer within %d s", path,
-			     REPLY_TIMEOUT / 1000);
+		n = asprintf(&text, "the daemon on %s did not answer within %ld s", path,
+			     patience_ms(client) / 1000);
 	else if (result == -EPROTO)
 		n = asprintf(&text, "what listens on %s does not speak varlink", path);
 	else

@@ -17,6 +17,9 @@ struct vl_client {
 	char *path;
 	char *buffer; /* bytes received and not yet consumed */
 	size_t length, capacity;
+	unsigned patience_s; /* for an answer; 0: 15 */
+	void (*waiting)(void *context); /* called now and then meanwhile; may be NULL */
+	void *context;
 	char *error;            /* name of the last error reply, or NULL */
 	json_t *error_parameters;
 };
@@ -28,7 +31,7 @@ void vl_close(struct vl_client *client);
 
 /* Calls io.upager.Pager.<method>; takes over `parameters` (may be NULL). 0 and the reply's
  * parameters (the caller's), VL_REFUSED, -ECONNRESET: the daemon went away, -ETIMEDOUT: it did not
- * answer within 15 s, -EPROTO: it sent what is not varlink. */
+ * answer in time, -EPROTO: it sent what is not varlink. */
 int vl_call(struct vl_client *client, const char *method, json_t *parameters, json_t **ret);
 
 bool vl_error_is(const struct vl_client *client, const char *name);

@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/size.h"
 #include "log.h"
 #include "monitor.h"
 #include "pager/pager.h"
 #include "registry.h"
+#include "snapshots.h"
+#include "sys/pidfd.h"
 #include "varlink.h"
 #include "view.h"
 
@@ -239,6 +242,28 @@ static void run_monitor(struct varlink_call *call)
 			      false);
 }
 
+static void run_snapshot(struct varlink_call *call)
+{
+	struct caller *caller = caller_of(call);
+	int64_t pid = 0, number = -1;
+	const struct task *task;
+	int fd;
+
+	if (!PARAMETERS(call, {"pid", VARLINK_INT, false, &pid}, {"fd", VARLINK_INT, false, &number}))
+		return;
+	if (!find_group_of_pid(call, pid))
+		return;
+	fd = number >= 0 && number <= INT32_MAX ? pidfd_take(caller->pidfd, (int)number) : -EBADF;
+	if (fd < 0 || !snapshots_file_is_good(fd)) {
+		if (fd >= 0)
+			close(fd);
+		varlink_invalid(call, "fd");
+		return;
+	}
+	task = registry_task_by_pid(caller->control->registry, (pid_t)pid);
+	snapshots_start(caller->control->snapshots, task ? task->id : 0, fd, call);
+}
+
 void control_caller_gone(struct caller *caller)
 {
 	unsigned n = registry_owner_gone(caller->control->registry, caller);
@@ -258,6 +283,7 @@ static const struct varlink_interface control_interface = {
 					       {"SetLimit", run_set_limit},
 					       {"Tiers", run_tiers},
 					       {"Monitor", run_monitor},
+					       {"Snapshot", run_snapshot},
 					       {NULL, NULL}},
 };
 

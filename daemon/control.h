@@ -6,12 +6,14 @@
 struct monitors;
 struct pager;
 struct registry;
+struct snapshots;
 struct varlink_service;
 
 struct control {
 	struct pager *pager;
 	struct registry *registry;
 	struct monitors *monitors;
+	struct snapshots *snapshots;
 };
 
 /* What is known of a connection: the `context` of its struct varlink. Its address is the owner of
@@ -20,6 +22,7 @@ struct caller {
 	struct control *control;
 	uid_t uid;
 	pid_t pid;
+	int pidfd; /* or -1 */
 };
 
 extern const struct varlink_service control_service;

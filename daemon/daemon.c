@@ -225,10 +225,13 @@ static int open_loop(struct daemon *daemon, int control, int session, struct fai
 	daemon->registry.context = daemon;
 	daemon->registry.kill_family = family_kill;
 	monitors_init(&daemon->monitors, &daemon->loop, &daemon->registry);
-	daemon->notices = (struct notices){daemon->pager, &daemon->registry, &daemon->monitors};
+	daemon->notices = (struct notices){daemon->pager, &daemon->registry, &daemon->monitors,
+					     &daemon->snapshots};
 	daemon->clients = (struct clients){&daemon->loop, daemon->pager, &daemon->registry,
 					   &daemon->notices, &daemon->monitors};
-	daemon->control = (struct control){daemon->pager, &daemon->registry, &daemon->monitors};
+	snapshots_init(&daemon->snapshots, daemon->pager);
+	daemon->control = (struct control){daemon->pager, &daemon->registry, &daemon->monitors,
+					   &daemon->snapshots};
 	daemon->sessions.device = daemon->sessions.spare = -1;
 	daemon->sessions.loop = &daemon->loop;
 	daemon->sessions.clients = &daemon->clients;

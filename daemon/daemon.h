@@ -15,6 +15,7 @@
 #include "runtime.h"
 #include "server.h"
 #include "sessions.h"
+#include "snapshots.h"
 
 struct failure;
 
@@ -33,6 +34,7 @@ struct daemon {
 	struct clients clients;
 	struct sessions sessions;
 	struct control control;
+	struct snapshots snapshots;
 	struct server server;
 	struct watch *notice_watch, *embedder, *deadline, *end;
 	uv_signal_t signals[3];

@@ -9,6 +9,7 @@
 #include "monitor.h"
 #include "pager/pager.h"
 #include "registry.h"
+#include "snapshots.h"
 
 static const char *const kinds[] = {
     [PAGER_NOTICE_TASK_FORKED] = "task_forked", [PAGER_NOTICE_TASK_GONE] = "task_gone",
@@ -17,6 +18,7 @@ static const char *const kinds[] = {
     [PAGER_NOTICE_POISONED] = "poisoned",	[PAGER_NOTICE_AGENT_REPLACED] = "agent_replaced",
     [PAGER_NOTICE_UNEVICTABLE] = "unevictable", [PAGER_NOTICE_BROKEN] = "broken",
     [PAGER_NOTICE_IMAGE_LOST] = "image_lost",
+    [PAGER_NOTICE_SNAPSHOT] = "snapshot",
 };
 
 static const char *error_text(uint64_t error)
@@ -67,6 +69,8 @@ static void log_notice(const struct pager_notice *notice, const char *group, pid
 		log_message(LOG_ERR, "%" PRIu64 " pages of a file that nobody maps any more could "
 			    "not be written to it, and are lost", notice->value);
 		break;
+	case PAGER_NOTICE_SNAPSHOT: /* snapshots.c says */
+		break;
 	case PAGER_NOTICE_BROKEN:
 		log_limited(LOG_ERR, "group %s: pid %d: was killed, it can't be served: %s", group,
 			    (int)pid, error_text(notice->value));
@@ -78,7 +82,8 @@ static bool has_value(enum pager_notice_kind kind)
 {
 	return kind == PAGER_NOTICE_TASK_FORKED || kind == PAGER_NOTICE_OVERRUN ||
 	       kind == PAGER_NOTICE_IO_ERROR || kind == PAGER_NOTICE_UNEVICTABLE ||
-	       kind == PAGER_NOTICE_BROKEN || kind == PAGER_NOTICE_IMAGE_LOST;
+	       kind == PAGER_NOTICE_BROKEN || kind == PAGER_NOTICE_IMAGE_LOST ||
+	       kind == PAGER_NOTICE_SNAPSHOT;
 }
 
 /* A group that is being killed may still fork: the child has not said who it is. */
@@ -110,6 +115,8 @@ static void handle(struct notices *notices, const struct pager_notice *notice)
 					       .address = notice->address,
 					       .has_value = has_value(notice->kind),
 					       .value = notice->value});
+	if (notice->kind == PAGER_NOTICE_SNAPSHOT)
+		snapshots_ended(notices->snapshots, notice);
 	if (notice->kind == PAGER_NOTICE_TASK_GONE && task)
 		registry_task_gone(notices->registry, task);
 }

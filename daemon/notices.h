@@ -4,11 +4,13 @@
 struct monitors;
 struct pager;
 struct registry;
+struct snapshots;
 
 struct notices {
 	struct pager *pager;
 	struct registry *registry;
 	struct monitors *monitors;
+	struct snapshots *snapshots;
 };
 
 /* Takes everything that waits. May end groups. */

@@ -9,6 +9,7 @@
 #include "control.h"
 #include "failure.h"
 #include "log.h"
+#include "sys/pidfd.h"
 #include "varlink.h"
 
 struct connection {
@@ -34,6 +35,8 @@ static void on_closed(uv_handle_t *handle)
 	connection->server->n_connections--;
 	varlink_done(&connection->link);
 	control_caller_gone(&connection->caller);
+	if (connection->caller.pidfd >= 0)
+		close(connection->caller.pidfd);
 	free(connection);
 }
 
@@ -126,6 +129,7 @@ static int read_peer(struct connection *connection)
 		return -errno;
 	connection->caller.uid = peer.uid;
 	connection->caller.pid = peer.pid;
+	connection->caller.pidfd = pidfd_of_peer(fd);
 	return 0;
 }
 
@@ -155,6 +159,7 @@ static void on_connection(uv_stream_t *stream, int status)
 		return;
 	connection->server = server;
 	connection->caller.control = server->control;
+	connection->caller.pidfd = -1;
 	varlink_init(&connection->link, &control_service, on_send, &connection->caller);
 	uv_pipe_init(stream->loop, &connection->pipe, 0);
 	connection->pipe.data = connection;

@@ -100,6 +100,7 @@ struct task {
 	bool gate_wanted;
 	bool unmarked;   /* some words wait for their marker */
 	bool forked;     /* it has forked, or was: its pages may be shared */
+	bool snapped;    /* a snapshot may have protected pages that are memory */
 	bool silent;     /* its children must make no system calls */
 	uint64_t gate_since; /* ns */
 	uint64_t twin_killed_at; /* ns; 0: the working twin lives as far as we know */
@@ -138,6 +139,7 @@ struct task {
 		bool at_huge;         /* it stands before a huge page, which takes a command of its own */
 		uint64_t alone_since; /* the lap since which no relative lives; 0: one does */
 	} hand;
+	struct snapshot *snapshot; /* being made, or NULL */
 	struct streams *streams, *touches; /* of swap-ins, of first touches; pager's */
 	uint64_t refaults;   /* pages that had to come back, halved every REFAULTS_HALVE */
 	uint64_t refaults_at;

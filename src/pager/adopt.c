@@ -182,6 +182,35 @@ void adopt_scan(struct task *t)
 	t->adopt.wanted = r == -ENOMEM;
 }
 
+static bool is_known(const struct task *t, const struct procmaps_vma *vma)
+{
+	for (uint64_t at = vma->start; at < vma->end;) {
+		const struct region *r = regions_find(&t->regions, at);
+
+		if (!r || r->start > at || !(r->registered || r->refused))
+			return false;
+		at = r->end;
+	}
+	return true;
+}
+
+bool adopt_complete(struct task *t)
+{
+	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
+	struct procmaps maps = {0};
+	struct procmaps_vma vma;
+	uint64_t at = 0;
+	int r;
+
+	while ((r = procmaps_next(t->maps, query, &maps, at, &vma)) == 0) {
+		if (can_be_paged(t, &vma) && !is_known(t, &vma))
+			break;
+		at = vma.end;
+	}
+	procmaps_done(&maps);
+	return r == -ENOENT;
+}
+
 /* ---- the limit ---- */
 
 static struct pressure pressure_now(const struct group *g)
@@ -336,10 +365,12 @@ void group_publish(struct group *g)
 	pthread_mutex_unlock(&g->worker->pager->registry);
 }
 
-static void arm(struct group *g)
+void group_arm(struct group *g)
 {
 	struct task *t;
 
+	if (g->armed)
+		return;
 	g->armed = true;
 	TAILQ_FOREACH(t, &g->tasks, link)
 		adopt_scan(t);
@@ -393,7 +424,7 @@ void adopt_sample(struct group *g)
 	g->peak = MAX(g->peak, g->resident + g->overhead);
 	if (!g->armed && evictable &&
 	    (g->resident >= p.arm || w->pager->config.reg == PAGER_REGISTER_EAGER))
-		arm(g);
+		group_arm(g);
 	if (g->armed)
 		TAILQ_FOREACH(t, &g->tasks, link)
 			if (t->adopt.wanted)

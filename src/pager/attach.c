@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "pager/snapshot.h"
 #include "pager/worker.h"
 #include "policy/pressure.h"
 #include "sys/nowait.h"
@@ -153,6 +154,7 @@ void task_end(struct task *t)
 		return;
 	if (t->forked)
 		finish_commands(t);
+	snapshot_end(t);
 	t->ended = true;
 	t->evictable = false;
 	if (t->exchange)

@@ -7,6 +7,7 @@
  * neighbours come along: each would be a fault of its own.
  */
 #include "base/util.h"
+#include "pager/snapshot.h"
 #include "pager/worker.h"
 #include "policy/victim.h"
 #include "sys/pagemap.h"
@@ -41,7 +42,8 @@ static bool choose(struct task *t, struct leaf *leaf)
 	for (unsigned i = 0; i < LEAF_WORDS; i++) {
 		enum victim_choice choice = victim_choose(leaf->words[i], t->hand.lap);
 
-		take = take && choice == VICTIM_TAKE;
+		take = take && choice == VICTIM_TAKE &&
+		       !snapshot_needs(t, leaf->base + pages_to_bytes(i));
 		spare = spare || choice == VICTIM_SPARE;
 	}
 	for (unsigned i = 0; i < LEAF_WORDS && spare; i++)

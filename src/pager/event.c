@@ -14,6 +14,7 @@
 
 #include "base/util.h"
 #include "pager/file.h"
+#include "pager/snapshot.h"
 #include "sys/kernel.h"
 #include "sys/pagemap.h"
 
@@ -152,6 +153,7 @@ static void check_word(struct task *t, struct leaf *leaf, unsigned index, void *
 
 void event_discard(struct task *t, uint64_t start, uint64_t end)
 {
+	snapshot_discard(t, start, end, true);
 	each_word(t, start, end, discard_word, NULL);
 }
 
@@ -166,6 +168,7 @@ static void event_remove(struct task *t, uint64_t start, uint64_t end)
 static void event_unmap(struct task *t, uint64_t start, uint64_t end)
 {
 	count(&t->counters, unmap);
+	snapshot_discard(t, start, end, false);
 	each_word(t, start, end, check_word, NULL);
 	regions_remove(&t->regions, start, end);
 	images_unmapped(t, start, end);
@@ -209,6 +212,7 @@ static void event_remap(struct task *t, uint64_t from, uint64_t to, uint64_t len
 	struct remap remap = {from, to};
 
 	count(&t->counters, remap);
+	snapshot_moved(t, from, to, length);
 	/* Words that a later UNMAP, read earlier, has taken from the range. */
 	for (size_t i = t->n_limbo; i-- > 0;) {
 		struct limbo_entry entry = t->limbo[i];

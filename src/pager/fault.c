@@ -27,6 +27,7 @@
 
 #include "base/util.h"
 #include "pager/file.h"
+#include "pager/snapshot.h"
 #include "proto/session.h"
 #include "sys/pagemap.h"
 
@@ -100,15 +101,25 @@ static enum fault_result do_poisoned_page(struct fault *f)
 	return do_evicted_page(f, fill_poison);
 }
 
+/* Of pages that were never evicted, only zero pages are protected; except by a snapshot. */
+static bool was_memory(const struct fault *f)
+{
+	return f->task->snapped && f->task->pagemap >= 0 &&
+	       pagemap_is(f->task->pagemap, f->address, PAGEMAP_RESIDENT) == 1;
+}
+
 /* A write to a protected page. WP(0) erases markers, so it is used only where the page is present;
  * a writer to a page that has left is woken and comes back as a missing fault. */
 static enum fault_result do_wp_page(struct fault *f)
 {
 	struct task *t = f->task;
+	bool grows = word_tag(f->word) == WORD_NONE && !was_memory(f);
 	int r;
 
 	if (word_tag(f->word) == WORD_EVICTING)
 		return do_busy_page(f);
+	if (!snapshot_keep(t, f->address))
+		return FAULT_RETRY;
 	if (word_is_evicted(f->word)) {
 		if (t->pagemap < 0 || pagemap_is(t->pagemap, f->address, PAGEMAP_PRESENT) <= 0) {
 			uffd_wake(t->uffd, f->address, PAGE_SIZE);
@@ -121,8 +132,7 @@ static enum fault_result do_wp_page(struct fault *f)
 		/* The slot's bytes go stale with this write: the word first, then the page. */
 		pager_slot_put(t->worker, f->word);
 		table_set(&t->table, f->address, word_make(WORD_PRESENT, WORD_YOUNG, 0, 0));
-	} else if (word_tag(f->word) == WORD_NONE && !f->by_agent && !f->overrun &&
-		   group_room(t->group) < 1) {
+	} else if (grows && !f->by_agent && !f->overrun && group_room(t->group) < 1) {
 		return FAULT_NO_ROOM; /* a zero page that becomes memory */
 	}
 	r = uffd_protect(t->uffd, f->address, PAGE_SIZE, false);
@@ -130,7 +140,7 @@ static enum fault_result do_wp_page(struct fault *f)
 	case UFFD_RETRY:
 		return FAULT_RETRY;
 	case UFFD_DONE:
-		task_charge(t, word_tag(f->word) == WORD_NONE);
+		task_charge(t, grows);
 		count(&t->counters, wp_reuse);
 		return FAULT_DONE;
 	default:

@@ -13,8 +13,7 @@
 #include "base/util.h"
 #include "pager/file.h"
 
-/* The content that a word stands for, counted for the child. */
-static word_t share(struct task *parent, word_t word)
+word_t word_share(struct task *parent, word_t word)
 {
 	const struct frame *record;
 	word_t content = WORD_NONE;
@@ -45,7 +44,7 @@ static int clone_words(struct task *parent, struct task *child)
 	for (struct leaf *leaf = table_next(&parent->table, 0, UINT64_MAX); leaf;
 	     leaf = table_next(&parent->table, leaf->base + LEAF_SIZE, UINT64_MAX)) {
 		for (unsigned i = 0; leaf->evicted && i < LEAF_WORDS; i++) {
-			word_t content = share(parent, leaf->words[i]);
+			word_t content = word_share(parent, leaf->words[i]);
 
 			if (content && table_set(&child->table,
 						 leaf->base + i * (uint64_t)PAGE_SIZE, content) < 0)
@@ -57,7 +56,7 @@ static int clone_words(struct task *parent, struct task *child)
 
 		if (word_is_evicted(table_get(&child->table, entry->address)))
 			continue;
-		if (table_set(&child->table, entry->address, share(parent, entry->word)) < 0)
+		if (table_set(&child->table, entry->address, word_share(parent, entry->word)) < 0)
 			return -ENOMEM;
 	}
 	for (size_t i = 0; i < parent->regions.n; i++) {
@@ -103,6 +102,7 @@ void fork_task(struct task *parent, int uffd)
 		child->features = parent->features;
 		child->sentinel = parent->sentinel;
 		child->forked = parent->forked = true;
+		child->snapped = parent->snapped;
 		child->silent = parent->silent || filters_calls(parent->pid);
 		child->state->header.parent = parent->id;
 		child->state->header.sentinel = parent->sentinel;

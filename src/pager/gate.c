@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "pager/snapshot.h"
 #include "pager/worker.h"
 #include "sys/pagemap.h"
 #include "sys/pidfd.h"
@@ -83,7 +84,7 @@ static uint8_t settle_page(struct task *t, const struct command *c, uint32_t i, 
 			task_broken(t, EIO);
 		return EXCHANGE_OUT_UNMARKED;
 	}
-	if (pagemap_is(t->pagemap, address, PAGEMAP_PRESENT) == 1)
+	if (pagemap_is(t->pagemap, address, PAGEMAP_PRESENT) == 1 && !snapshot_needs(t, address))
 		uffd_protect(t->uffd, address, PAGE_SIZE, false);
 	return EXCHANGE_STALE;
 }

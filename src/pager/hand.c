@@ -3,6 +3,7 @@
  * pagemap shows it, and offers what it finds to the policy.
  */
 #include "base/util.h"
+#include "pager/snapshot.h"
 #include "pager/worker.h"
 #include "policy/victim.h"
 #include "sys/pagemap.h"
@@ -51,7 +52,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t
 		shared = t->forked && !exclusive[i];
 		t->hand.shared_in_lap += shared;
 		t->hand.own_in_lap += !shared;
-		if (!leaf || (shared && !t->hand.breaks))
+		if (!leaf || (shared && !t->hand.breaks) || snapshot_needs(t, at))
 			continue;
 		switch (victim_choose(word, t->hand.lap)) {
 		case VICTIM_TAKE:

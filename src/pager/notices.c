@@ -5,15 +5,20 @@
 #include "base/util.h"
 #include "pager/worker.h"
 
+/* The loss of a repeated complaint is bearable; somebody waits for these. */
+static bool must_come(enum pager_notice_kind kind)
+{
+	return kind == PAGER_NOTICE_TASK_GONE || kind == PAGER_NOTICE_TASK_FORKED ||
+	       kind == PAGER_NOTICE_SNAPSHOT;
+}
+
 static void notify(struct pager *p, const struct pager_notice *notice)
 {
-	enum pager_notice_kind kind = notice->kind;
 	uint64_t one = 1;
 
 	pthread_mutex_lock(&p->notices_lock);
 	if (p->n_notices == ARRAY_SIZE(p->notices)) {
-		/* The loss of a repeated complaint is bearable, that of a task's end is not. */
-		if (kind != PAGER_NOTICE_TASK_GONE && kind != PAGER_NOTICE_TASK_FORKED) {
+		if (!must_come(notice->kind)) {
 			pthread_mutex_unlock(&p->notices_lock);
 			return;
 		}
@@ -26,17 +31,32 @@ static void notify(struct pager *p, const struct pager_notice *notice)
 		abort();
 }
 
+static struct pager_notice notice_of(const struct task *t, enum pager_notice_kind kind)
+{
+	return (struct pager_notice){
+		.kind = kind,
+		.group = container_of(t->group, struct pager_group, group),
+		.task = t->id,
+		.pid = t->pid,
+	};
+}
+
 void pager_notify(struct task *t, enum pager_notice_kind kind, uint64_t address, uint64_t value)
 {
-	notify(t->worker->pager,
-	       &(struct pager_notice){
-		       .kind = kind,
-		       .group = container_of(t->group, struct pager_group, group),
-		       .task = t->id,
-		       .pid = t->pid,
-		       .address = address,
-		       .value = value,
-	       });
+	struct pager_notice notice = notice_of(t, kind);
+
+	notice.address = address;
+	notice.value = value;
+	notify(t->worker->pager, &notice);
+}
+
+void pager_notify_snapshot(struct task *t, const struct pager_snapshot_stat *stat, int error)
+{
+	struct pager_notice notice = notice_of(t, PAGER_NOTICE_SNAPSHOT);
+
+	notice.value = (uint64_t)-error;
+	notice.snapshot = *stat;
+	notify(t->worker->pager, &notice);
 }
 
 void pager_notify_all(struct pager *p, enum pager_notice_kind kind, uint64_t value)

@@ -14,6 +14,7 @@
 
 #include "base/util.h"
 #include "pager/file.h"
+#include "pager/snapshot.h"
 #include "policy/pressure.h"
 #include "sys/pidfd.h"
 
@@ -30,6 +31,8 @@ struct call {
 	const struct pager_agents *agents;
 	uint64_t token;
 	bool found;
+	int fd;
+	uint64_t snapshot;
 };
 
 static int call_worker(struct worker *w, struct call *call,
@@ -364,6 +367,45 @@ void pager_detach(struct pager *p, pager_task_id id)
 	struct call call = {.id = id};
 
 	ask_all(p, &call, do_detach);
+}
+
+static void do_snapshot(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = worker_task(w, call->id);
+
+	call->result = t ? snapshot_start(t, call->fd, call->snapshot) : -ESRCH;
+	sem_post(&call->done);
+}
+
+int pager_snapshot(struct pager *p, pager_task_id id, int fd, uint64_t *ret_id)
+{
+	struct call call = {.id = id, .fd = fd, .snapshot = atomic_fetch_add(&p->next_id, 1)};
+	int r = ask_all(p, &call, do_snapshot);
+
+	if (r < 0)
+		close(fd);
+	else
+		*ret_id = call.snapshot;
+	return r;
+}
+
+static void do_cancel(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = worker_task(w, call->id);
+
+	call->result = t ? 0 : -ESRCH;
+	if (t)
+		snapshot_cancel(t, call->snapshot);
+	sem_post(&call->done);
+}
+
+void pager_snapshot_cancel(struct pager *p, pager_task_id id, uint64_t snapshot)
+{
+	struct call call = {.id = id, .snapshot = snapshot};
+
+	ask_all(p, &call, do_cancel);
 }
 
 /* ---- life ---- */

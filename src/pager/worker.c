@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "pager/snapshot.h"
 
 #define RETRY_EVERY (50 * 1000ull) /* ns: how soon a fault that met an event is tried again */
 #define WORKER_NICE (-10)
@@ -124,6 +125,7 @@ void worker_queue(struct task *t)
 static void serve_task(struct task *t)
 {
 	if (t->ended) {
+		snapshot_end(t);
 		task_reap(t);
 		return;
 	}
@@ -134,6 +136,7 @@ static void serve_task(struct task *t)
 		limbo_purge(t);
 	if (t->adopt.wanted && t->group->armed)
 		adopt_scan(t);
+	snapshot_serve(t);
 	task_retry(t);
 	task_watch(t);
 }
@@ -163,10 +166,10 @@ static void serve_groups(struct worker *w)
 		evict_group(g);
 		if (!TAILQ_EMPTY(&g->waiters))
 			group_wake(g);
-		if (!w->n_retries)
+		if (!w->n_retries && !w->n_snapshots)
 			continue;
 		TAILQ_FOREACH(t, &g->tasks, link)
-			if (!TAILQ_EMPTY(&t->retries))
+			if (!TAILQ_EMPTY(&t->retries) || t->snapshot)
 				worker_queue(t);
 	}
 }
@@ -176,9 +179,9 @@ static uint64_t time_to_wait(struct worker *w)
 	uint64_t until = w->now + IDLE_MAX, now = now_ns();
 	struct group *g;
 
-	if (!TAILQ_EMPTY(&w->work) && !w->n_retries)
+	if (!TAILQ_EMPTY(&w->work) && !w->n_retries && !w->n_snapshots)
 		return 0;
-	if (w->n_retries)
+	if (w->n_retries || w->n_snapshots)
 		until = MIN(until, w->now + RETRY_EVERY);
 	until = MIN(until, w->images_due);
 	TAILQ_FOREACH(g, &w->groups, link)

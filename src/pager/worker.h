@@ -41,6 +41,7 @@ struct worker {
 	TAILQ_HEAD(, group) groups;
 	TAILQ_HEAD(work_list, task) work; /* tasks with messages or completions to look at */
 	unsigned n_retries;               /* faults on tasks' retry lists */
+	unsigned n_snapshots;             /* snapshots that nobody will call when they can go on */
 	uint64_t now;                     /* ns, of this pass */
 	uint64_t active_at;               /* ns: when something last happened */
 
@@ -93,6 +94,7 @@ struct pager_group {
 };
 
 /* ---- notices.c ---- */
+void pager_notify_snapshot(struct task *task, const struct pager_snapshot_stat *stat, int error);
 void pager_notify(struct task *task, enum pager_notice_kind kind, uint64_t address, uint64_t value);
 /* The same, when it concerns nobody in particular. */
 void pager_notify_all(struct pager *pager, enum pager_notice_kind kind, uint64_t value);
@@ -144,6 +146,9 @@ void limbo_clear(struct task *task);
 
 /* ---- fork.c ---- */
 void fork_task(struct task *parent, int uffd);
+/* The content that a word stands for, as SWAP or POISON, its slot counted for somebody else; NONE:
+ * it has none with us. */
+word_t word_share(struct task *task, word_t word);
 
 /* ---- fault.c ---- */
 struct fault {
@@ -252,6 +257,9 @@ bool evict_retry_marks(struct task *task); /* markers that an event prevented */
 /* ---- adopt.c: which memory there is ---- */
 int adopt_sentinel(struct task *task);
 void adopt_scan(struct task *task);
+/* Is all that can be paged registered, as far as it lets itself be? */
+bool adopt_complete(struct task *task);
+void group_arm(struct group *group); /* registers the memory of its tasks; once is for ever */
 void adopt_sample(struct group *group); /* statm of all tasks, limit, eviction, waiters */
 /* Room for the programs of a group, pages. */
 uint64_t group_room(const struct group *group);

@@ -15,11 +15,36 @@
 
 static bool entry_matches(uint64_t entry, enum pagemap_want want)
 {
-	if (want == PAGEMAP_MARKER)
-		return (entry & PAGEMAP_BIT_SWAP) && (entry & PAGEMAP_BIT_UFFD_WP);
-	if (want == PAGEMAP_HUGE)
+	bool used = entry & (PAGEMAP_BIT_PRESENT | PAGEMAP_BIT_SWAP);
+
+	switch (want) {
+	case PAGEMAP_MARKER:
+		return entry & PAGEMAP_BIT_SWAP && entry & PAGEMAP_BIT_UFFD_WP;
+	case PAGEMAP_WRITABLE:
+		return used && !(entry & PAGEMAP_BIT_UFFD_WP);
+	case PAGEMAP_CONTENT:
+		return used;
+	case PAGEMAP_HUGE:
 		return false;
-	return entry & PAGEMAP_BIT_PRESENT;
+	default:
+		return entry & PAGEMAP_BIT_PRESENT;
+	}
+}
+
+static struct pagemap_run run_of(uint64_t at, uint64_t entry)
+{
+	return (struct pagemap_run){
+		.start = at,
+		.end = at + PAGE_SIZE,
+		.present = entry & PAGEMAP_BIT_PRESENT,
+		.protected = entry & PAGEMAP_BIT_UFFD_WP,
+	};
+}
+
+static bool continues(const struct pagemap_run *last, const struct pagemap_run *next)
+{
+	return last->end == next->start && last->present == next->present &&
+	       last->protected == next->protected;
 }
 
 /* Before PAGEMAP_SCAN: eight bytes a page. The zero page cannot be told apart; evicting it costs
@@ -41,14 +66,16 @@ static ssize_t scan_entries(int pagemap, uint64_t start, uint64_t end, enum page
 		if (got < 8)
 			return got == 0 && at == start ? -ESRCH : (ssize_t)n;
 		for (size_t i = 0; i < (size_t)got / 8; i++, at += PAGE_SIZE) {
+			struct pagemap_run run = run_of(at, entries[i]);
+
 			if (!entry_matches(entries[i], want))
 				continue;
-			if (n && runs[n - 1].end == at) {
+			if (n && continues(&runs[n - 1], &run)) {
 				runs[n - 1].end += PAGE_SIZE;
 			} else if (n == max_runs) {
 				goto out;
 			} else {
-				runs[n++] = (struct pagemap_run){at, at + PAGE_SIZE};
+				runs[n++] = run;
 			}
 			if (++pages == max_pages) {
 				at += PAGE_SIZE;
@@ -93,6 +120,15 @@ ssize_t pagemap_scan(int pagemap, uint64_t start, uint64_t end, enum pagemap_wan
 		scan.category_mask = PAGE_IS_PRESENT | PAGE_IS_HUGE | PAGE_IS_PFNZERO;
 		scan.category_inverted = PAGE_IS_PFNZERO;
 		break;
+	case PAGEMAP_WRITABLE:
+		scan.category_mask = PAGE_IS_WRITTEN;
+		scan.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+		break;
+	case PAGEMAP_CONTENT:
+		scan.category_mask = scan.category_inverted = PAGE_IS_PFNZERO;
+		scan.return_mask |= PAGE_IS_WRITTEN;
+		scan.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+		break;
 	}
 	n = ioctl(pagemap, PAGEMAP_SCAN, &scan);
 	if (n < 0 && errno == ENOTTY)
@@ -100,7 +136,13 @@ ssize_t pagemap_scan(int pagemap, uint64_t start, uint64_t end, enum pagemap_wan
 	if (n < 0)
 		return -errno;
 	for (int i = 0; i < n; i++)
-		runs[i] = (struct pagemap_run){regions[i].start, regions[i].end};
+		runs[i] = (struct pagemap_run){
+			.start = regions[i].start,
+			.end = regions[i].end,
+			.present = regions[i].categories & PAGE_IS_PRESENT,
+			.protected = want == PAGEMAP_CONTENT &&
+				     !(regions[i].categories & PAGE_IS_WRITTEN),
+		};
 	*ret_end = scan.walk_end;
 	return n;
 }
@@ -114,7 +156,8 @@ int pagemap_is(int pagemap, uint64_t address, enum pagemap_want want)
 	return (int)n;
 }
 
-int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret)
+/* Which of n ≤ 512 entries have all these bits? */
+static int have_bits(int pagemap, uint64_t address, size_t n, uint64_t bits, bool *ret)
 {
 	uint64_t entries[512];
 	ssize_t got = pread(pagemap, entries, n * 8, (off_t)(address >> PAGE_SHIFT) * 8);
@@ -122,6 +165,16 @@ int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret)
 	if (got < 0)
 		return -errno;
 	for (size_t i = 0; i < n; i++)
-		ret[i] = i < (size_t)got / 8 && entries[i] & PAGEMAP_BIT_EXCLUSIVE;
+		ret[i] = i < (size_t)got / 8 && (entries[i] & bits) == bits;
 	return 0;
+}
+
+int pagemap_protected(int pagemap, uint64_t address, size_t n, bool *ret)
+{
+	return have_bits(pagemap, address, n, PAGEMAP_BIT_UFFD_WP, ret);
+}
+
+int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret)
+{
+	return have_bits(pagemap, address, n, PAGEMAP_BIT_EXCLUSIVE, ret);
 }

@@ -13,6 +13,8 @@
 
 struct pagemap_run {
 	uint64_t start, end; /* addresses */
+	bool present;        /* else a marker, or the kernel's own swap or migration entry */
+	bool protected;      /* write-protected by us; CONTENT alone tells */
 };
 
 enum pagemap_want {
@@ -20,6 +22,8 @@ enum pagemap_want {
 	PAGEMAP_PRESENT,  /* present in any way */
 	PAGEMAP_MARKER,   /* uffd-wp on an empty pte: our marker (see mm/word.h) */
 	PAGEMAP_HUGE,     /* in a huge page, mapped as one; an older kernel does not tell: none */
+	PAGEMAP_WRITABLE, /* not empty, and not write-protected by us */
+	PAGEMAP_CONTENT,  /* not empty, and not the shared zero page */
 };
 
 /* Finds runs of wanted pages in [start, end), at most `max_runs` and `max_pages` (0 = no bound).
@@ -31,6 +35,9 @@ ssize_t pagemap_scan(int pagemap, uint64_t start, uint64_t end, enum pagemap_wan
 
 /* One page: 1, 0 or -errno. */
 int pagemap_is(int pagemap, uint64_t address, enum pagemap_want want);
+
+/* Which of the n pages from `address` on are write-protected by us (or marked)? n ≤ 512. 0 or -errno. */
+int pagemap_protected(int pagemap, uint64_t address, size_t n, bool *ret);
 
 /* Which of the n pages from `address` on are mapped by this process alone (as far as the kernel
  * knows: an upper bound)? ret[i] is set for each; n ≤ 512. 0 or -errno. */

@@ -3,8 +3,13 @@
 #include <errno.h>
 #include <linux/kcmp.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
 int pidfd_open_pid(pid_t pid)
 {
@@ -30,4 +35,19 @@ int pidfd_same_vm(pid_t a, pid_t b)
 	long r = syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0);
 
 	return r < 0 ? -errno : r == 0;
+}
+
+int pidfd_take(int pidfd, int fd)
+{
+	int taken = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+
+	return taken < 0 ? -errno : taken;
+}
+
+int pidfd_of_peer(int socket)
+{
+	socklen_t size = sizeof(int);
+	int fd;
+
+	return getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) < 0 ? -errno : fd;
 }

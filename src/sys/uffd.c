@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sys/kernel.h"
@@ -161,6 +163,14 @@ ssize_t uffd_poison(int uffd, uint64_t start, uint64_t length)
 	if (ioctl(uffd, UFFDIO_POISON, &poison) == 0)
 		return poison.updated;
 	return poison.updated > 0 ? poison.updated : -errno;
+}
+
+void uffd_wait(int uffd, uint64_t ns)
+{
+	struct pollfd poll_fd = {.fd = uffd, .events = POLLIN};
+	struct timespec ts = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+
+	ppoll(&poll_fd, 1, &ts, NULL);
 }
 
 ssize_t uffd_read(int uffd, struct uffd_msg *messages, size_t max)

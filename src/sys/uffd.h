@@ -57,5 +57,8 @@ ssize_t uffd_continue(int uffd, uint64_t start, uint64_t length, bool protect);
 int uffd_protect(int uffd, uint64_t start, uint64_t length, bool protect);
 ssize_t uffd_poison(int uffd, uint64_t start, uint64_t length);
 
+/* Until there is a message, so long at most. */
+void uffd_wait(int uffd, uint64_t ns);
+
 /* Reads up to `max` messages; 0 = none waits (or the client has not yet made progress). */
 ssize_t uffd_read(int uffd, struct uffd_msg *messages, size_t max);

@@ -74,6 +74,14 @@ class Scratch:
     shutil.rmtree(self.path, ignore_errors=True)
 
 
+def refused(result, status, *words):
+  assert result.returncode == status, (result.returncode, result.stderr)
+  assert result.stdout == "", result.stdout
+  assert result.stderr.startswith("upager: "), result.stderr
+  for word in words:
+    assert word in result.stderr, (word, result.stderr)
+
+
 def wait_until(condition, seconds=10, what="condition"):
   end = time.monotonic() + seconds
   while not condition():

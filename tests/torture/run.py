@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The torture client under `upager run`: run.py --memory SIZE [--config JSON] -- TORTURE-OPTIONS
+"""The torture client under `upager run`: run.py --memory SIZE [--config JSON] [--snapshots] --
+TORTURE-OPTIONS
 
 Besides the client's own verdict: pages must have left, every message must have one outcome, and
 nothing may stay behind. Environment: UPAGER_BUILD, UPAGER_TORTURE (the client's path).
@@ -9,14 +10,57 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import signal
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "behaviour"))
 
 import harness
+import snapshot_file
 
 SWAP = {"path": "swap", "size": "4G"}
+EVERY = 0.3  # seconds
+EXCUSES = ("has ended", "is no task", "is not evictable", "did not stand still", "no daemon listens",
+           "went away")
+
+
+class Snapshots:
+  """Snapshots of the client and its children, one after the other, while it runs."""
+
+  def __init__(self, run):
+    self.run, self.taken, self.failed, self.wrong = run, 0, 0, []
+    self.path = os.path.join(run.folder, "file")
+    self.end = threading.Event()
+    self.thread = threading.Thread(target=self.loop, daemon=True)
+    self.thread.start()
+
+  def loop(self):
+    program = self.run.program()
+    while not self.end.wait(EVERY) and not self.wrong and self.run.process.poll() is None:
+      self.take(random.choice([program, program, *harness.descendants(program)]))
+
+  def take(self, pid):
+    done = harness.upager("snapshot", pid, "-o", self.path, run=self.run, timeout=60)
+    if done.returncode:
+      self.failed += 1
+      if not any(excuse in done.stderr for excuse in EXCUSES):
+        self.wrong.append(done.stderr)
+      return
+    try:
+      snapshot_file.Snapshot(self.path)
+      self.taken += 1
+    except AssertionError as reason:
+      self.wrong.append(f"a snapshot's file is wrong: {reason}")
+    os.unlink(self.path)
+
+  def check(self):
+    self.end.set()
+    self.thread.join()
+    harness.must(not self.wrong, lambda: self.wrong[0])
+    harness.must(self.taken, f"none of {self.failed} snapshots came about")
+    return f"{self.taken} snapshots, {self.failed} refused"
 
 
 def main():
@@ -24,6 +68,7 @@ def main():
   parser.add_argument("--memory", required=True)
   parser.add_argument("--config", type=json.loads, default={})
   parser.add_argument("--evicts", action="store_true", help="it is wrong if no page leaves")
+  parser.add_argument("--snapshots", action="store_true", help="take some all the time")
   parser.add_argument("--timeout", type=float, default=100000)
   parser.add_argument("options", nargs="*")
   arguments = parser.parse_args()
@@ -39,9 +84,12 @@ def main():
 
 def torture_under(torture, config, arguments):
   with harness.Run([torture, *arguments.options], memory=arguments.memory, config=config) as run:
+    snapshots = Snapshots(run) if arguments.snapshots else None
     try:
       run.wait(arguments.timeout)
       run.right(0, "torture: ok")
+      if snapshots:
+        print(snapshots.check())
       features = config.get("features", {})
       if not (features.get("move", True) and features.get("wp_unpopulated", True)):
         run.kept()

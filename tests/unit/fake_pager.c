@@ -302,6 +302,46 @@ int pager_agent_ready(struct pager *pager, pager_task_id id, const struct pager_
 	return 0;
 }
 
+int pager_snapshot(struct pager *pager, pager_task_id id, int fd, uint64_t *ret_id)
+{
+	struct fake_entry *entry = find(pager, id);
+
+	close(fd);
+	if (!entry)
+		return -ESRCH;
+	if (entry->task.snapshot)
+		return -EBUSY;
+	*ret_id = entry->task.snapshot = ++pager->last_id;
+	return 0;
+}
+
+void pager_snapshot_cancel(struct pager *pager, pager_task_id id, uint64_t snapshot)
+{
+	const struct fake_entry *entry = find(pager, id);
+
+	if (entry && entry->task.snapshot == snapshot)
+		fake_pager_snapshot_ends(pager, id, ECANCELED);
+}
+
+void fake_pager_snapshot_ends(struct pager *pager, pager_task_id id, int error)
+{
+	struct fake_entry *entry = find(pager, id);
+
+	fake_pager_notice(pager, &(struct pager_notice){
+					 .kind = PAGER_NOTICE_SNAPSHOT,
+					 .group = entry->task.group,
+					 .task = id,
+					 .pid = entry->task.attach.pid,
+					 .value = (uint64_t)error,
+					 .snapshot = {.id = entry->task.snapshot,
+						      .resident = 8192,
+						      .evicted = 4096,
+						      .lost = 4096,
+						      .stall_ns = 5000},
+				 });
+	entry->task.snapshot = 0;
+}
+
 void pager_detach(struct pager *pager, pager_task_id id)
 {
 	struct fake_entry *entry = find(pager, id);

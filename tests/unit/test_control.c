@@ -1,6 +1,9 @@
 #include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "control.h"
@@ -9,11 +12,14 @@
 #include "monitor.h"
 #include "notices.h"
 #include "registry.h"
+#include "snapshots.h"
+#include "sys/pidfd.h"
 #include "varlink.h"
 
 static struct pager *pager;
 static struct registry registry;
 static struct monitors monitors;
+static struct snapshots snapshots;
 static struct notices notices;
 static struct control control;
 static uv_loop_t loop;
@@ -41,7 +47,7 @@ static void on_send(struct varlink *link, const char *message, size_t size)
 
 static void peer_init(struct peer *peer, uid_t uid)
 {
-	peer->caller = (struct caller){&control, uid, 4711};
+	peer->caller = (struct caller){&control, uid, 4711, pidfd_open_pid(getpid())};
 	varlink_init(&peer->link, &control_service, on_send, &peer->caller);
 }
 
@@ -49,6 +55,7 @@ static void peer_done(struct peer *peer)
 {
 	varlink_done(&peer->link);
 	control_caller_gone(&peer->caller);
+	close(peer->caller.pidfd);
 	json_decref(peer->last);
 	peer->last = NULL;
 }
@@ -70,8 +77,9 @@ static void setup(void)
 	registry_init(&registry, pager);
 	registry.group_ended = on_group_ended;
 	monitors_init(&monitors, &loop, &registry);
-	notices = (struct notices){pager, &registry, &monitors};
-	control = (struct control){pager, &registry, &monitors};
+	snapshots_init(&snapshots, pager);
+	notices = (struct notices){pager, &registry, &monitors, &snapshots};
+	control = (struct control){pager, &registry, &monitors, &snapshots};
 	peer_init(&user, 1000);
 	peer_init(&stranger, 1001);
 	peer_init(&root, 0);
@@ -262,6 +270,153 @@ Test(control, fields_are_the_interface_s)
 		cr_expect(json_object_get(group, fields[i]), "%s", fields[i]);
 	cr_expect_eq(
 	    json_integer_value(json_object_get(json_object_get(group, "counters"), "zero")), 7);
+}
+
+/* ---- Snapshot ---- */
+
+static int a_file(int flags)
+{
+	char path[] = "/tmp/upager-test-XXXXXX";
+	int made = mkstemp(path), fd = open(path, flags | O_CLOEXEC);
+
+	cr_assert(made >= 0 && fd >= 0);
+	close(made);
+	unlink(path);
+	return fd;
+}
+
+/* Without a wait for an answer; returns how many came at once. */
+static unsigned snapshot(struct peer *peer, pid_t pid, int fd)
+{
+	char message[256];
+
+	snprintf(message, sizeof(message),
+		 "{\"method\":\"io.upager.Pager.Snapshot\",\"parameters\":{\"pid\":%d,\"fd\":%d}}",
+		 (int)pid, fd);
+	peer->n = 0;
+	cr_assert_eq(varlink_feed(&peer->link, message, strlen(message) + 1), 0);
+	return peer->n;
+}
+
+static const char *error_of(const struct peer *peer)
+{
+	const char *error = json_string_value(json_object_get(peer->last, "error"));
+
+	return error ? strrchr(error, '.') + 1 : "";
+}
+
+static json_int_t errno_of(const struct peer *peer)
+{
+	return json_integer_value(
+	    json_object_get(json_object_get(peer->last, "parameters"), "errno"));
+}
+
+static pager_task_id task_with_group(void)
+{
+	expect_ok(&user, "Create", "{\"name\":\"g\",\"limit\":67108864}");
+	attach("g", getpid());
+	return registry_task_by_pid(&registry, getpid())->id;
+}
+
+Test(control, snapshot_answers_when_it_is_whole)
+{
+	static const char *const fields[] = {"resident", "evicted", "lost", "stall_us"};
+	static const json_int_t expected[] = {8192, 4096, 4096, 5};
+	pager_task_id id = task_with_group();
+	int fd = a_file(O_RDWR);
+	json_t *reply;
+
+	cr_expect_eq(snapshot(&user, getpid(), fd), 0);
+	cr_expect_eq(fcntl(fd, F_GETFD), FD_CLOEXEC, "it is a duplicate that was taken");
+	fake_pager_snapshot_ends(pager, id, 0);
+	notices_drain(&notices);
+	cr_assert_eq(user.n, 1);
+	reply = json_object_get(user.last, "parameters");
+	cr_expect_eq(json_object_size(reply), 4);
+	for (size_t i = 0; i < 4; i++)
+		cr_expect_eq(json_integer_value(json_object_get(reply, fields[i])), expected[i], "%s",
+			     fields[i]);
+	close(fd);
+	detach(getpid());
+}
+
+Test(control, snapshot_fails)
+{
+	pager_task_id id = task_with_group();
+	int fd = a_file(O_WRONLY);
+
+	for (int error = 1; error < 134; error++) {
+		cr_expect_eq(snapshot(&user, getpid(), fd), 0);
+		cr_expect_eq(snapshot(&root, getpid(), fd), 1, "a second one at once");
+		cr_expect_str_eq(error_of(&root), "Failed");
+		cr_expect_eq(errno_of(&root), EBUSY);
+		fake_pager_snapshot_ends(pager, id, error);
+		notices_drain(&notices);
+		cr_assert_eq(user.n, 1);
+		cr_expect_str_eq(error_of(&user), "Failed");
+		cr_expect_eq(errno_of(&user), error);
+	}
+	close(fd);
+	detach(getpid());
+}
+
+Test(control, snapshot_of_what_is_not_one_s_own)
+{
+	int fd = a_file(O_RDWR);
+
+	cr_expect_eq(snapshot(&user, getpid(), fd), 1);
+	cr_expect_str_eq(error_of(&user), "NoSuchTask");
+	task_with_group();
+	cr_expect_eq(snapshot(&stranger, getpid(), fd), 1);
+	cr_expect_str_eq(error_of(&stranger), "NoSuchTask");
+	expect_error(&user, "Snapshot", "{\"pid\":1,\"fd\":0}", "NoSuchTask");
+	expect_error(&user, "Snapshot", "{}", "InvalidParameter");
+	expect_error(&user, "Snapshot", "{\"pid\":1}", "InvalidParameter");
+	expect_error(&user, "Snapshot", "{\"pid\":1,\"fd\":\"/tmp/x\"}", "InvalidParameter");
+	expect_error(&user, "Snapshot", "{\"pid\":1,\"fd\":0,\"path\":\"/x\"}", "InvalidParameter");
+	close(fd);
+	detach(getpid());
+}
+
+Test(control, snapshot_into_what_is_no_file)
+{
+	int fds[] = {a_file(O_RDONLY), a_file(O_RDWR | O_APPEND), a_file(O_PATH), a_file(O_RDWR),
+		     open("/dev/null", O_RDWR), 4000, -1};
+
+	task_with_group();
+	cr_assert_eq(write(fds[3], "x", 1), 1);
+	for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++) {
+		cr_expect_eq(snapshot(&user, getpid(), fds[i]), 1, "%zu", i);
+		cr_expect_str_eq(error_of(&user), "InvalidParameter", "%zu", i);
+	}
+	expect_error(&user, "Snapshot", "{\"pid\":1,\"fd\":4294967296}", "NoSuchTask");
+	for (size_t i = 0; i < 5; i++)
+		close(fds[i]);
+	detach(getpid());
+}
+
+/* The caller goes: the snapshot ends, and nobody is answered. */
+Test(control, snapshot_is_cancelled)
+{
+	pager_task_id id = task_with_group();
+	int fd = a_file(O_RDWR);
+	struct peer other;
+
+	memset(&other, 0, sizeof(other));
+	peer_init(&other, 1000);
+	cr_expect_eq(snapshot(&other, getpid(), fd), 0);
+	cr_expect_neq(fake_pager_task(pager, id)->snapshot, 0);
+	peer_done(&other);
+	cr_expect_eq(fake_pager_task(pager, id)->snapshot, 0);
+	/* The next one begins before its end has been heard of. */
+	cr_expect_eq(snapshot(&user, getpid(), fd), 0);
+	notices_drain(&notices);
+	cr_expect_eq(user.n, 0);
+	fake_pager_snapshot_ends(pager, id, 0);
+	notices_drain(&notices);
+	cr_expect_eq(user.n, 1);
+	close(fd);
+	detach(getpid());
 }
 
 static void monitor(struct peer *peer, const char *parameters)

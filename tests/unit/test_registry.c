@@ -8,6 +8,7 @@
 #include "notices.h"
 #include "monitor.h"
 #include "registry.h"
+#include "snapshots.h"
 #include "sys/pidfd.h"
 
 #define LONG_NAME "01234567890123456789012345678901234567890123456789012345678901234"
@@ -16,6 +17,7 @@
 static struct pager *pager;
 static struct registry registry;
 static struct monitors monitors;
+static struct snapshots snapshots;
 static struct notices notices;
 static unsigned n_ended;
 static const char owner = 'o', other = 'p';
@@ -36,7 +38,7 @@ static void setup(void)
 	registry.group_ended = on_ended;
 	registry.context = &n_ended;
 	monitors_init(&monitors, NULL, &registry);
-	notices = (struct notices){pager, &registry, &monitors};
+	notices = (struct notices){pager, &registry, &monitors, &snapshots};
 }
 
 static void teardown(void)

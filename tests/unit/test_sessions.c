@@ -25,12 +25,14 @@
 #include "notices.h"
 #include "proto/session.h"
 #include "registry.h"
+#include "snapshots.h"
 #include "sessions.h"
 #include "sys/pidfd.h"
 
 static struct pager *pager;
 static struct registry registry;
 static struct monitors monitors;
+static struct snapshots snapshots;
 static struct notices notices;
 static struct clients clients;
 static struct sessions sessions;
@@ -59,7 +61,7 @@ static void setup(void)
 	registry_init(&registry, pager);
 	registry.group_ended = on_ended;
 	monitors_init(&monitors, &loop, &registry);
-	notices = (struct notices){pager, &registry, &monitors};
+	notices = (struct notices){pager, &registry, &monitors, &snapshots};
 	clients = (struct clients){&loop, pager, &registry, &notices, &monitors};
 	sessions = (struct sessions){.loop = &loop, .clients = &clients, .give_up_s = 10};
 	cr_assert_eq(

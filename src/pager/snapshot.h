@@ -1,0 +1,28 @@
+/*
+ * Snapshots (snapshot.c), as the rest of pager/ sees them. On the worker's thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct task;
+
+/* Takes fd, unless it fails: -EBUSY: one is being made; -EOPNOTSUPP: the task has no agent. The end is
+ * told by PAGER_NOTICE_SNAPSHOT. */
+int snapshot_start(struct task *task, int fd, uint64_t id);
+/* Goes on with it; called in every pass over the task. */
+void snapshot_serve(struct task *task);
+/* Nobody wants it any more: ends with -ECANCELED, unless it has ended. */
+void snapshot_cancel(struct task *task, uint64_t id);
+/* The task has ended: so does its snapshot, with -ESRCH, when nothing is under way. */
+void snapshot_end(struct task *task);
+
+/* Must the page stay until it has been copied? */
+bool snapshot_needs(const struct task *task, uint64_t address);
+/* Before a page is written to. false: not now, soon again. */
+bool snapshot_keep(struct task *task, uint64_t address);
+/* Before words of the range are dropped. there: what is in it is perhaps not gone yet. */
+void snapshot_discard(struct task *task, uint64_t start, uint64_t end, bool there);
+/* Before words are moved. */
+void snapshot_moved(struct task *task, uint64_t from, uint64_t to, uint64_t length);
