@@ -118,7 +118,7 @@ static enum fault_result do_wp_page(struct fault *f)
 
 	if (word_tag(f->word) == WORD_EVICTING)
 		return do_busy_page(f);
-	if (!snapshot_keep(t, f->address))
+	if (!snapshot_keep(t, f->address, f->by_agent))
 		return FAULT_RETRY;
 	if (word_is_evicted(f->word)) {
 		if (t->pagemap < 0 || pagemap_is(t->pagemap, f->address, PAGEMAP_PRESENT) <= 0) {

@@ -20,8 +20,9 @@ void snapshot_end(struct task *task);
 
 /* Must the page stay until it has been copied? */
 bool snapshot_needs(const struct task *task, uint64_t address);
-/* Before a page is written to. false: not now, soon again. */
-bool snapshot_keep(struct task *task, uint64_t address);
+/* Before a page is written to. false: not now, soon again; not so for the agent, which writes nothing when
+ * it makes pages exclusive, and would be taken for stuck. */
+bool snapshot_keep(struct task *task, uint64_t address, bool by_agent);
 /* Before words of the range are dropped. there: what is in it is perhaps not gone yet. */
 void snapshot_discard(struct task *task, uint64_t start, uint64_t end, bool there);
 /* Before words are moved. */

@@ -233,7 +233,7 @@ static uint32_t copy_pages(struct snapshot *s, uint64_t address, uint64_t page, 
 	return n;
 }
 
-bool snapshot_keep(struct task *t, uint64_t address)
+bool snapshot_keep(struct task *t, uint64_t address, bool by_agent)
 {
 	struct snapshot *s = t->snapshot;
 	uint64_t page, left;
@@ -241,10 +241,10 @@ bool snapshot_keep(struct task *t, uint64_t address)
 	if (!s || s->phase == SNAPSHOT_FINISHES)
 		return true;
 	if (s->phase == SNAPSHOT_BEGINS)
-		return !s->stalled_at;
+		return by_agent || !s->stalled_at;
 	if (s->error || !find_pending(s, address, &page, &left))
 		return true;
-	if (s->kept >= KEPT_MAX) {
+	if (s->kept >= KEPT_MAX && !by_agent) {
 		if (t->worker->now - MIN(t->worker->now, s->progress_at) < STUCK_AFTER)
 			return false;
 		snapshot_fail(s, -ETIMEDOUT);

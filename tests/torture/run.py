@@ -11,7 +11,11 @@ import contextlib
 import json
 import os
 import random
+<<<<<<< HEAD
 import signal
+=======
+import statistics
+>>>>>>> snapshot
 import sys
 import threading
 
@@ -30,19 +34,21 @@ class Snapshots:
   """Snapshots of the client and its children, one after the other, while it runs."""
 
   def __init__(self, run):
-    self.run, self.taken, self.failed, self.wrong = run, 0, 0, []
+    self.run, self.stalls, self.failed, self.wrong = run, [], 0, []
     self.path = os.path.join(run.folder, "file")
     self.end = threading.Event()
     self.thread = threading.Thread(target=self.loop, daemon=True)
     self.thread.start()
 
   def loop(self):
-    program = self.run.program()
     while not self.end.wait(EVERY) and not self.wrong and self.run.process.poll() is None:
-      self.take(random.choice([program, program, *harness.descendants(program)]))
+      listed = harness.upager("ps", "--json", run=self.run)
+      if pids := [task["pid"] for task in json.loads(listed.stdout or "{}").get("tasks", ())
+                  if task["pid"] and task["evictable"]]:
+        self.take(random.choice(pids))
 
   def take(self, pid):
-    done = harness.upager("snapshot", pid, "-o", self.path, run=self.run, timeout=60)
+    done = harness.upager("snapshot", "--json", pid, "-o", self.path, run=self.run, timeout=60)
     if done.returncode:
       self.failed += 1
       if not any(excuse in done.stderr for excuse in EXCUSES):
@@ -50,7 +56,7 @@ class Snapshots:
       return
     try:
       snapshot_file.Snapshot(self.path)
-      self.taken += 1
+      self.stalls.append(json.loads(done.stdout)["stall_us"] / 1000)
     except AssertionError as reason:
       self.wrong.append(f"a snapshot's file is wrong: {reason}")
     os.unlink(self.path)
@@ -59,8 +65,9 @@ class Snapshots:
     self.end.set()
     self.thread.join()
     harness.must(not self.wrong, lambda: self.wrong[0])
-    harness.must(self.taken, f"none of {self.failed} snapshots came about")
-    return f"{self.taken} snapshots, {self.failed} refused"
+    harness.must(self.stalls, f"none of {self.failed} snapshots came about")
+    return (f"{len(self.stalls)} snapshots, {self.failed} refused; writers waited "
+            f"{statistics.median(self.stalls):.1f} ms, {max(self.stalls):.1f} at most")
 
 
 def main():
