@@ -236,6 +236,8 @@ static void sample_task(struct task *t)
 		t->refaults /= 2;
 	}
 
+	if (t->n_limbo || t->unmarked)
+		worker_queue(t); /* its events may have passed; no other message would say so */
 	if (t->statm < 0) {
 		look_for_life(t);
 		return;
