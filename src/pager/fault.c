@@ -38,6 +38,8 @@ static enum fault_result do_sentinel(struct fault *f)
 	r = uffd_copy(t->uffd, t->sentinel, page, PAGE_SIZE, false);
 	if (uffd_classify(r) == UFFD_RETRY)
 		return FAULT_RETRY;
+	if (uffd_classify(r) == UFFD_SHORT)
+		return fill_short(t);
 	if (r < 0)
 		uffd_wake(t->uffd, t->sentinel, PAGE_SIZE);
 	count(&t->counters, handshake);
@@ -122,6 +124,8 @@ static enum fault_result do_wp_page(struct fault *f)
 	switch (uffd_classify(r)) {
 	case UFFD_RETRY:
 		return FAULT_RETRY;
+	case UFFD_SHORT:
+		return fill_short(t);
 	case UFFD_DONE:
 		task_charge(t, word_tag(f->word) == WORD_NONE);
 		count(&t->counters, wp_reuse);

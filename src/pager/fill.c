@@ -8,12 +8,23 @@
 #include "pager/worker.h"
 #include "sys/pagemap.h"
 
+#define RECLAIM 32u /* pages that leave where there is no memory for one */
+
+enum fault_result fill_short(struct task *t)
+{
+	t->group->reclaim = RECLAIM;
+	count(&t->counters, reclaims);
+	return FAULT_RETRY;
+}
+
 /* What a call on one page has come to, where it is not done. */
 enum fault_result fill_refused(struct task *t, uint64_t address, ssize_t r)
 {
 	switch (uffd_classify(r)) {
 	case UFFD_RETRY:
 		return FAULT_RETRY;
+	case UFFD_SHORT:
+		return fill_short(t);
 	case UFFD_EXISTS:
 		uffd_wake(t->uffd, address, PAGE_SIZE);
 		count(&t->counters, race);
@@ -127,6 +138,9 @@ int fill_is_ours(struct task *t, uint64_t address, word_t word)
 	switch (uffd_classify(r)) {
 	case UFFD_EXISTS:
 		return 1;
+	case UFFD_SHORT:
+		fill_short(t);
+		return -EAGAIN;
 	case UFFD_RETRY:
 		return -EAGAIN;
 	default:

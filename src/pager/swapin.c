@@ -97,6 +97,8 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 	}
 	if (r <= 0) {
 		unfill(fill, i);
+		if (uffd_classify(r) == UFFD_SHORT)
+			fill_short(t);
 		if (uffd_classify(r) != UFFD_EXISTS)
 			return 1;
 		/* Something is there already: then ours is history. */

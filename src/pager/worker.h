@@ -152,6 +152,8 @@ enum fault_result fill_zero(struct fault *fault);
 enum fault_result fill_standby(struct fault *fault);
 enum fault_result fill_same(struct fault *fault);
 enum fault_result fill_poison(struct fault *fault);
+/* There is no memory for a page: others leave, and it is tried again. */
+enum fault_result fill_short(struct task *task);
 /* What a refused call on one page comes to. */
 enum fault_result fill_refused(struct task *task, uint64_t address, ssize_t result);
 /* How many pages may come in at the fault of the `window` that a stream asks for. */
