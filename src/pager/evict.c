@@ -318,6 +318,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 	else if (!moved)
 		t->hand.exhausted_until = t->worker->now + REFUSED_REST;
 	count_add(&t->counters, evicted, moved);
+	t->group->evictions += moved;
 	task_charge(t, -(int64_t)moved);
 	group_unshare(t->group, MIN(moved, c->n_shared));
 	c->harvested = true;

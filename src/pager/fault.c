@@ -20,6 +20,7 @@
 
 #include "base/util.h"
 #include "pager/worker.h"
+#include "policy/refault.h"
 #include "proto/session.h"
 #include "sys/pagemap.h"
 
@@ -80,13 +81,25 @@ static enum fault_result do_evicted_page(struct fault *f,
 	return FAULT_RESTART;
 }
 
+/* How much has left since this page did? If little, it is active: the hand spares it longer. */
+static void workingset_refault(struct fault *f, struct slot slot)
+{
+	const struct group *g = f->task->group;
+	uint32_t shadow = tier_of(f->task->worker, slot.tier)->slots.records[slot.index].shadow;
+
+	f->active = refault_activates(g->evictions, shadow, g->resident) ? WORD_ACTIVE : 0;
+}
+
 static enum fault_result do_standby_page(struct fault *f)
 {
+	workingset_refault(f, f->task->frames.records[word_frame(f->word)].slot);
 	return do_evicted_page(f, fill_standby);
 }
 
 static enum fault_result do_swap_page(struct fault *f)
 {
+	if (word_tier(f->word) != TIER_SAME)
+		workingset_refault(f, word_slot(f->word));
 	return do_evicted_page(f, word_tier(f->word) == TIER_SAME ? fill_same : fill_read);
 }
 

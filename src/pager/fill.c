@@ -157,35 +157,35 @@ static bool keeps_slot(const struct task *t, struct slot slot)
 }
 
 /* The word of a page that has come in from a slot, whose count it keeps or lets go. */
-void fill_commit(struct task *t, uint64_t address, struct slot slot, bool protect)
+void fill_commit(struct task *t, uint64_t address, struct slot slot, unsigned flags)
 {
-	word_t word = word_make(WORD_PRESENT, WORD_YOUNG, 0, 0);
+	word_t word = word_make(WORD_PRESENT, WORD_YOUNG | (flags & WORD_ACTIVE), 0, 0);
 
 	if (keeps_slot(t, slot))
-		word = word_of_slot(WORD_PRESENT,
-				    WORD_YOUNG | WORD_SLOT | (protect ? WORD_WP : 0), slot);
+		word = word_of_slot(WORD_PRESENT, WORD_YOUNG | WORD_SLOT | flags, slot);
 	else
 		pager_slot_put(t->worker, word_of_slot(WORD_SWAP, 0, slot));
 	table_set(&t->table, address, word);
 }
 
 /* clean = wp: a page that is read keeps its slot until the first write, which tells. */
-bool fill_protects(const struct fault *f)
+unsigned fill_protects(const struct fault *f)
 {
-	return f->task->worker->pager->config.clean == PAGER_CLEAN_WP && !f->write;
+	return f->task->worker->pager->config.clean == PAGER_CLEAN_WP && !f->write ? WORD_WP : 0;
 }
 
-static bool put_frame(struct task *t, uint32_t frame, bool protect, ssize_t *ret)
+/* flags: WORD_WP, WORD_ACTIVE */
+static bool put_frame(struct task *t, uint32_t frame, unsigned flags, ssize_t *ret)
 {
 	struct frame *record = &t->frames.records[frame];
 	uint64_t address = record->address;
 	struct slot slot = record->slot;
 
 	*ret = uffd_copy(t->uffd, address, t->frame_memory + pages_to_bytes(frame), PAGE_SIZE,
-			 protect);
+			 flags & WORD_WP);
 	if (*ret <= 0)
 		return false;
-	fill_commit(t, address, slot, protect && keeps_slot(t, slot));
+	fill_commit(t, address, slot, flags);
 	evict_frame_drop(t, frame);
 	task_charge(t, 1);
 	return true;
@@ -195,7 +195,7 @@ bool fill_put_back(struct task *t, uint32_t frame)
 {
 	ssize_t r;
 
-	return put_frame(t, frame, false, &r);
+	return put_frame(t, frame, 0, &r);
 }
 
 enum fault_result fill_standby(struct fault *f)
@@ -210,10 +210,11 @@ enum fault_result fill_standby(struct fault *f)
 		return FAULT_NO_ROOM;
 	n = fill_clip(f, stream_window(t->streams, f->address,
 				  t->worker->pager->config.readahead_pages, &stream));
-	if (!put_frame(t, frame, fill_protects(f), &r))
+	if (!put_frame(t, frame, fill_protects(f) | f->active, &r))
 		return fill_refused(t, f->address, r);
 	count(&t->counters, minor);
 	count(&t->counters, standby_hits);
+	count_add(&t->counters, activate, f->active != 0);
 	t->refaults++;
 	/* Neighbours left together, and come back together while a stream lasts. */
 	stream_advance(stream, f->address + PAGE_SIZE);

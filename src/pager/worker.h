@@ -134,6 +134,7 @@ struct fault {
 	const bool overrun;        /* let it through above the limit: nothing can leave */
 	/* the decisions */
 	word_t word;
+	unsigned active; /* WORD_ACTIVE: it left not long ago */
 };
 enum fault_result {
 	FAULT_DONE,
@@ -159,9 +160,9 @@ enum fault_result fill_refused(struct task *task, uint64_t address, ssize_t resu
 /* How many pages may come in at the fault of the `window` that a stream asks for. */
 uint32_t fill_clip(const struct fault *fault, uint32_t window);
 /* The word of a page that has come in from a slot, whose count it keeps or lets go. */
-void fill_commit(struct task *task, uint64_t address, struct slot slot, bool protect);
+void fill_commit(struct task *task, uint64_t address, struct slot slot, unsigned flags);
 /* clean = wp: a page that is read keeps its slot until the first write, which tells. */
-bool fill_protects(const struct fault *fault);
+unsigned fill_protects(const struct fault *fault); /* WORD_WP or 0 */
 /* Is the page's content really with us? 1; 0: the client discarded it; -errno. */
 int fill_is_ours(struct task *task, uint64_t address, word_t word);
 /* Gives a page in a frame back to the client; its word becomes PRESENT. false: not possible now. */
