@@ -55,6 +55,10 @@ const struct conf_key conf_keys[] = {
     TOP(CONF_UINT, "stuck_ms", pager.stuck_ms, .min = 10, .max = 600000, .unit = "milliseconds",
 	.fallback = "1000",
 	.meaning = "how long an agent may hold the gate before it is replaced by its spare"),
+    TOP(CONF_UINT, "pretend_nodes", pager.pretend_nodes, .min = 0, .max = 64, .unit = "nodes",
+	.fallback = "0", .testing = true,
+	.meaning = "for tests: memory nodes that the daemon shall believe in; 0 = those there "
+		   "are"),
     TOP(CONF_LIST, "swap", swap, .max = CONF_SWAPS, .unit = "",
 	.fallback = "[{\"path\": \"/var/lib/upager/swap\", \"size\": \"8G\"}]",
 	.meaning = "swap files and block devices, at most 32"),

@@ -37,6 +37,7 @@
 	X(readahead, "pages brought in before they were asked for")                                \
 	X(standby_hits, "pages rescued from standby")                                              \
 	X(activate, "pages asked for again soon after they had left")                              \
+	X(migrated, "pages moved to the memory node of the thread that touched them")              \
 	X(reclaims, "fills that found no memory, so that more had to leave")                       \
 	X(busy, "pages that refused to leave (pinned or shared)")                                  \
 	X(stale, "eviction commands refused: an event came between")                               \

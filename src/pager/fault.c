@@ -8,7 +8,7 @@
  *       the word is
  *         NONE, PRESENT ....................... do_anonymous_page  zeros
  *         EVICTING, FILLING ................... do_busy_page       joins what is under way
- *         STANDBY ............................. do_standby_page    back from its frame, no I/O
+ *         STANDBY ............................. do_numa_page       back from its frame, no I/O
  *         SWAP ................................ do_swap_page       same-filled, or read
  *         POISON .............................. do_poisoned_page   SIGBUS
  *
@@ -90,7 +90,9 @@ static void workingset_refault(struct fault *f, struct slot slot)
 	f->active = refault_activates(g->evictions, shadow, g->resident) ? WORD_ACTIVE : 0;
 }
 
-static enum fault_result do_standby_page(struct fault *f)
+/* The page was only taken out of the client's page table: this touch is the hint that it is in use. It
+ * is restored without I/O, young, and on the node of the thread that touched it. */
+static enum fault_result do_numa_page(struct fault *f)
 {
 	workingset_refault(f, f->task->frames.records[word_frame(f->word)].slot);
 	return do_evicted_page(f, fill_standby);
@@ -162,7 +164,7 @@ static enum fault_result handle_pte_fault(struct fault *f)
 	case WORD_FILLING:
 		return do_busy_page(f);
 	case WORD_STANDBY:
-		return do_standby_page(f);
+		return do_numa_page(f);
 	case WORD_SWAP:
 		return do_swap_page(f);
 	case WORD_POISON:
@@ -232,6 +234,7 @@ void task_fault(struct task *t, uint64_t address, bool write, bool protect, uint
 		.write = write,
 		.protect = protect,
 		.by_agent = ptid && ptid == (uint32_t)t->agent_ns_pid[t->agent],
+		.ptid = ptid,
 		.overrun = overrun || (since && w->now - since > WAIT_MAX),
 	};
 

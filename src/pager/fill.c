@@ -198,12 +198,31 @@ bool fill_put_back(struct task *t, uint32_t frame)
 	return put_frame(t, frame, 0, &r);
 }
 
+/* Pages that were asked for by a thread lie on its node, where there are several. */
+static void to_the_node(struct fault *f, uint32_t n)
+{
+	const struct numa *numa = &f->task->worker->pager->numa;
+	struct task *t = f->task;
+	int node, at;
+	ssize_t moved;
+
+	if (numa->nodes < 2 || !f->ptid)
+		return;
+	node = numa->of_thread(numa, t->pid, (pid_t)f->ptid);
+	at = node < 0 ? node : numa->of_page(numa, t->pid, f->address);
+	if (node < 0 || at < 0 || at == node)
+		return;
+	moved = numa->migrate(numa, t->pid, f->address, n, (unsigned)node);
+	if (moved > 0)
+		count_add(&t->counters, migrated, moved);
+}
+
 enum fault_result fill_standby(struct fault *f)
 {
 	struct task *t = f->task;
 	uint32_t frame = word_frame(f->word);
 	struct stream *stream;
-	uint32_t n;
+	uint32_t n, i;
 	ssize_t r;
 
 	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
@@ -218,7 +237,7 @@ enum fault_result fill_standby(struct fault *f)
 	t->refaults++;
 	/* Neighbours left together, and come back together while a stream lasts. */
 	stream_advance(stream, f->address + PAGE_SIZE);
-	for (uint32_t i = 1; i < n; i++) {
+	for (i = 1; i < n; i++) {
 		uint64_t address = f->address + pages_to_bytes(i);
 		word_t word = table_get(&t->table, address);
 
@@ -228,6 +247,7 @@ enum fault_result fill_standby(struct fault *f)
 		stream_advance(stream, address + PAGE_SIZE);
 		count(&t->counters, readahead);
 	}
+	to_the_node(f, i);
 	return FAULT_DONE;
 }
 

@@ -13,6 +13,7 @@
 #include "mm/task.h"
 #include "pager/pager.h"
 #include "policy/stream.h"
+#include "sys/numa.h"
 #include "tier/tier.h"
 
 #define BOUNCE_PAGES  1024u
@@ -56,6 +57,7 @@ struct pager {
 	int state_dir;
 	struct worker *workers;
 	unsigned n_workers;
+	struct numa numa;
 	struct tier *tiers[TIERS_MAX]; /* [0] unused: TIER_SAME */
 	unsigned order[TIERS_MAX];     /* tier numbers by falling priority */
 	unsigned n_tiers;              /* in order[] */
@@ -132,6 +134,7 @@ struct fault {
 	const bool write, protect; /* protect: a write to a protected page */
 	const bool by_agent;       /* must not wait for room: the room comes through it */
 	const bool overrun;        /* let it through above the limit: nothing can leave */
+	const uint32_t ptid;       /* the thread, in its own pid namespace; 0: not known */
 	/* the decisions */
 	word_t word;
 	unsigned active; /* WORD_ACTIVE: it left not long ago */
