@@ -3,7 +3,7 @@
  *
  * A table of functions, so that a test can have two nodes on a machine that has one.
  * Reads /sys/devices/system/node and /proc/PID/task/TID/stat; see move_pages(2), which needs
- * CAP_SYS_NICE for another's memory.
+ * CAP_SYS_PTRACE for the memory of another user's process.
  */
 #pragma once
 
