@@ -11,6 +11,7 @@
  *         STANDBY ............................. do_numa_page       back from its frame, no I/O
  *         SWAP ................................ do_swap_page       same-filled, or read
  *         POISON .............................. do_poisoned_page   SIGBUS
+ *       (the last three through ............... do_evicted_page    has the client discarded it?)
  *
  * No I/O, ioctl or logging here: only in what is called (fill.c). A fault that meets a changed word
  * is decided anew; one that meets a pending event, or the limit, waits (task_fault).
