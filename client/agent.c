@@ -245,7 +245,7 @@ static bool move_run(struct agent *agent, const struct exchange_run *run, uint32
 		return true;
 	}
 	while (done < run->pages) {
-		uint64_t from = run->address + done * PAGE;
+		uint64_t from = run->address + done * PAGE, refused;
 		uint8_t result;
 
 		r = move(agent, window + (first + done) * PAGE, from, run->pages - done);
@@ -263,10 +263,12 @@ static bool move_run(struct agent *agent, const struct exchange_run *run, uint32
 			return r != -EAGAIN;
 		}
 		result = r == -EBUSY ? EXCHANGE_BUSY : r == -EINVAL ? EXCHANGE_DENIED : EXCHANGE_GONE;
+		/* A huge page that is pinned is so in every part: asking each would cost a try to split. */
+		refused = r == -EBUSY && agent->work.flags & EXCHANGE_HUGE ? run->pages - done : 1;
 		/* A bit or marker left behind would be a lie. */
-		protect(agent, from, 1, false);
-		agent->work.result[first + done] = result;
-		done++;
+		protect(agent, from, refused, false);
+		results_set(agent, (uint32_t)(first + done), refused, result);
+		done += refused;
 	}
 	return true;
 }

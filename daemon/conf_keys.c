@@ -59,6 +59,17 @@ const struct conf_key conf_keys[] = {
 	.fallback = "0", .testing = true,
 	.meaning = "for tests: memory nodes that the daemon shall believe in; 0 = those there "
 		   "are"),
+    TOP(CONF_SIZE, "image_memory", pager.image_memory, .min = 1 << 20, .max = INT64_MAX,
+	.unit = "bytes", .fallback = "\"1G\"",
+	.meaning = "what the pages of files that programs map through upager_map_file(3) may hold "
+		   "in memory, all together"),
+    TOP(CONF_UINT, "writeback_s", pager.writeback_s, .min = 1, .max = 86400, .unit = "seconds",
+	.fallback = "5",
+	.meaning = "after how long what was written to a shared mapping of a file goes to the "
+		   "file, if nobody asks for it sooner"),
+    TOP(CONF_UINT, "image_error_every", pager.image_error_every, .min = 0, .max = 1000000000,
+	.unit = "", .fallback = "0", .testing = true,
+	.meaning = "for tests: every n-th read of a file fails with EIO; 0 = none"),
     TOP(CONF_LIST, "swap", swap, .max = CONF_SWAPS, .unit = "",
 	.fallback = "[{\"path\": \"/var/lib/upager/swap\", \"size\": \"8G\"}]",
 	.meaning = "swap files and block devices, at most 32"),

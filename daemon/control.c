@@ -115,11 +115,13 @@ static void run_describe(struct varlink_call *call)
 		return;
 	}
 	group = name ? find_group(call, name) : find_group_of_pid(call, pid);
-	if (group)
-		varlink_reply(call,
-			      json_pack("{s:o,s:o}", "group", view_group(group), "tasks",
-					view_tasks(caller_of(call)->control->registry, group)),
-			      false);
+	if (!group)
+		return;
+	pager_group_refresh(group->pager); /* `upager run` asks once, at the end */
+	varlink_reply(call,
+		      json_pack("{s:o,s:o}", "group", view_group(group), "tasks",
+				view_tasks(caller_of(call)->control->registry, group)),
+		      false);
 }
 
 static void run_create(struct varlink_call *call)

@@ -16,6 +16,7 @@ static const char *const kinds[] = {
     [PAGER_NOTICE_SWAP_FULL] = "swap_full",	[PAGER_NOTICE_IO_ERROR] = "io_error",
     [PAGER_NOTICE_POISONED] = "poisoned",	[PAGER_NOTICE_AGENT_REPLACED] = "agent_replaced",
     [PAGER_NOTICE_UNEVICTABLE] = "unevictable", [PAGER_NOTICE_BROKEN] = "broken",
+    [PAGER_NOTICE_IMAGE_LOST] = "image_lost",
 };
 
 static const char *error_text(uint64_t error)
@@ -62,6 +63,10 @@ static void log_notice(const struct pager_notice *notice, const char *group, pid
 			    notice->value == EOPNOTSUPP ? "this kernel has no UFFDIO_MOVE (Linux 6.8)"
 							: "it has lost its agents");
 		break;
+	case PAGER_NOTICE_IMAGE_LOST:
+		log_message(LOG_ERR, "%" PRIu64 " pages of a file that nobody maps any more could "
+			    "not be written to it, and are lost", notice->value);
+		break;
 	case PAGER_NOTICE_BROKEN:
 		log_limited(LOG_ERR, "group %s: pid %d: was killed, it can't be served: %s", group,
 			    (int)pid, error_text(notice->value));
@@ -73,7 +78,7 @@ static bool has_value(enum pager_notice_kind kind)
 {
 	return kind == PAGER_NOTICE_TASK_FORKED || kind == PAGER_NOTICE_OVERRUN ||
 	       kind == PAGER_NOTICE_IO_ERROR || kind == PAGER_NOTICE_UNEVICTABLE ||
-	       kind == PAGER_NOTICE_BROKEN;
+	       kind == PAGER_NOTICE_BROKEN || kind == PAGER_NOTICE_IMAGE_LOST;
 }
 
 /* A group that is being killed may still fork: the child has not said who it is. */

@@ -307,12 +307,24 @@ static void receive_ready(struct session *session)
 	}
 }
 
+/* It does not say hello, but asks for something: another's business. */
+static void hand_over(struct session *session)
+{
+	int fd = fcntl(watch_get_fd(session->socket), F_DUPFD_CLOEXEC, 0);
+
+	if (fd >= 0)
+		requests_take(&session->sessions->requests, fd, &session->peer);
+	session_free(session);
+}
+
 static void on_message(void *context)
 {
 	struct session *session = context;
 
 	if (session->client)
 		receive_ready(session);
+	else if (session_peek(watch_get_fd(session->socket)) > SESSION_READY)
+		hand_over(session);
 	else
 		receive_hello(session);
 }
@@ -396,6 +408,7 @@ int sessions_init(struct sessions *sessions, int fd, struct failure *failure)
 	const int on = 1;
 
 	LIST_INIT(&sessions->list);
+	requests_init(&sessions->requests, sessions->loop, sessions->clients);
 	sessions->device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	sessions->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || listen(fd, 128) < 0) {
@@ -418,6 +431,7 @@ void sessions_close(struct sessions *sessions)
 		next = LIST_NEXT(session, entry);
 		session_free(session);
 	}
+	requests_close(&sessions->requests);
 	if (sessions->device >= 0)
 		close(sessions->device);
 	if (sessions->spare >= 0)

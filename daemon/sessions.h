@@ -8,6 +8,8 @@
 #include <sys/queue.h>
 #include <uv.h>
 
+#include "requests.h"
+
 struct clients;
 struct failure;
 
@@ -23,6 +25,7 @@ struct sessions {
 	unsigned give_up_s;
 	bool offer_all; /* the device, to whoever connects; else to uids that have a group */
 	unsigned n;	/* handshakes under way */
+	struct requests requests;
 	LIST_HEAD(session_list, session) list;
 };
 

@@ -12,8 +12,8 @@
 /* Outcomes: every uffd message moves exactly one of these. */
 #define COUNTER_OUTCOMES(X)                                                                        \
 	X(zero, "first touches answered with zeros")                                               \
-	X(minor, "evicted pages brought back without I/O (standby, same-filled)")                  \
-	X(major, "evicted pages read from a tier")                                                 \
+	X(minor, "pages given without I/O (standby, same-filled, of an image)")                    \
+	X(major, "pages read from a tier or a file")                                             \
 	X(parked, "faults that joined an operation already under way")                             \
 	X(wp_reuse, "writes to protected pages let through")                                       \
 	X(race, "pages found resolved when they were to be filled")                                \
@@ -33,8 +33,11 @@
 	X(clean, "pages evicted without a write")                                                  \
 	X(same, "pages evicted into no slot (zero or same-filled)")                                \
 	X(pages_out, "pages written to tiers")                                                     \
-	X(pages_in, "pages read from tiers")                                                       \
+	X(pages_in, "pages read from tiers and files")                                             \
 	X(readahead, "pages brought in before they were asked for")                                \
+	X(huge_out, "huge pages that left whole")                                                  \
+	X(huge_in, "huge pages that came back whole")                                              \
+	X(cluster_fallback, "faults in a huge page that had no room to come back whole")           \
 	X(standby_hits, "pages rescued from standby")                                              \
 	X(activate, "pages asked for again soon after they had left")                              \
 	X(migrated, "pages moved to the memory node of the thread that touched them")              \

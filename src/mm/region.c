@@ -72,6 +72,23 @@ int regions_remove(struct regions *regions, uint64_t start, uint64_t end)
 	return 0;
 }
 
+int regions_put(struct regions *regions, const struct region *region)
+{
+	struct region *next;
+	size_t at;
+
+	if (regions_remove(regions, region->start, region->end) < 0 ||
+	    (regions->n == regions->capacity && grow(regions) < 0))
+		return -ENOMEM;
+	next = regions_find(regions, region->start);
+	at = next ? (size_t)(next - regions->list) : regions->n;
+	memmove(&regions->list[at + 1], &regions->list[at],
+		(regions->n - at) * sizeof(*regions->list));
+	regions->list[at] = *region;
+	regions->n++;
+	return 0;
+}
+
 void regions_done(struct regions *regions)
 {
 	free(regions->list);

@@ -12,6 +12,7 @@ struct region {
 	uint64_t start, end;
 	bool writable, exec;
 	bool registered;
+	bool hugetlb; /* served as reserved huge pages: they never leave */
 	bool looked;  /* every leaf with resident pages exists (see evict.c) */
 	uint64_t denied_until; /* lap of the hand: MOVE answered EINVAL (mlocked, …) */
 	bool refused; /* REGISTER failed: somebody else's uffd, special memory */
@@ -23,6 +24,8 @@ struct regions {
 };
 
 int regions_add(struct regions *regions, const struct region *region); /* at the end; -ENOMEM */
+/* In its place, instead of what was there; -ENOMEM. */
+int regions_put(struct regions *regions, const struct region *region);
 /* The region that covers the address, or the next one above; NULL at the end. */
 struct region *regions_find(const struct regions *regions, uint64_t address);
 /* Forgets [start, end), trimming or splitting what overlaps. */

@@ -21,6 +21,7 @@ struct leaf {
 	uint16_t used;  /* words that are not NONE */
 	uint16_t evicted;
 	uint32_t index; /* in the state file */
+	bool huge;      /* a hint: it left as one huge page, and has not come back whole */
 };
 
 struct table_dir;

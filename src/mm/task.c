@@ -38,6 +38,7 @@ void task_free(struct task *t)
 		fd_close(fds[i]);
 	table_done(&t->table);
 	regions_done(&t->regions);
+	mappings_done(&t->mappings);
 	free(t->limbo);
 	free(t->streams);
 	free(t->touches);

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "mm/frames.h"
+#include "mm/mapping.h"
 #include "mm/region.h"
 #include "mm/stat.h"
 #include "mm/table.h"
@@ -116,6 +117,7 @@ struct task {
 	struct state *state;
 	struct table table;
 	struct regions regions;
+	struct mappings mappings;
 	struct frames frames;
 	struct command commands[EXCHANGE_COMMANDS];
 	uint32_t posted, reaped;
@@ -135,6 +137,7 @@ struct task {
 		uint64_t exhausted_until; /* ns: nothing evictable was found */
 		uint64_t taken_in_lap, busy_in_lap, own_in_lap, shared_in_lap;
 		bool breaks;          /* shared pages leave too: what is the task's alone is too little */
+		bool at_huge;         /* it stands before a huge page, which takes a command of its own */
 		uint64_t alone_since; /* the lap since which no relative lives; 0: one does */
 	} hand;
 	struct streams *streams, *touches; /* of swap-ins, of first touches; pager's */

@@ -116,11 +116,17 @@ static int adopt_vma(struct task *t, const struct procmaps_vma *vma, struct regi
 		.exec = vma->flags & PROCMAPS_EXEC,
 	};
 
+	if (vma->flags & PROCMAPS_HUGETLB) {
+		*registered = hugetlb_adopt(t, &region) || *registered;
+		return region.hugetlb ? regions_add(found, &region) : 0;
+	}
 	if (!can_be_paged(t, vma))
 		return 0;
 	inherit(t, &region);
 	if (!region.registered && !region.refused) {
 		register_region(t, &region);
+		if (t->mappings.n && region.registered)
+			mappings_remove(&t->mappings, region.start, region.end);
 		if (!found->n || found->list[found->n - 1].end < region.start)
 			close_seam(t, vma);
 		*registered = *registered || region.registered;
@@ -192,6 +198,11 @@ uint64_t group_room(const struct group *g)
 	return p.high > g->resident ? p.high - g->resident : 0;
 }
 
+bool group_is_easy(const struct group *g, uint64_t pages)
+{
+	return g->resident + pages < pressure_now(g).arm;
+}
+
 /* The staging windows are part of the programs' anonymous memory, and of their samples. */
 void group_overhead(struct group *g)
 {
@@ -236,8 +247,6 @@ static void sample_task(struct task *t)
 		t->refaults /= 2;
 	}
 
-	if (t->n_limbo || t->unmarked)
-		worker_queue(t); /* its events may have passed; no other message would say so */
 	if (t->statm < 0) {
 		look_for_life(t);
 		return;
@@ -365,6 +374,9 @@ void adopt_sample(struct group *g)
 		next = TAILQ_NEXT(t, link);
 		sample_task(t);
 		gate_watch(t);
+		/* An event was still pending when they were last looked at, and no other has come. */
+		if (!t->ended && (t->n_limbo || t->unmarked))
+			limbo_purge(t);
 		if (!t->ended && t->statm >= 0) {
 			sum += t->adopt.anonymous;
 			forked += t->forked;

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/file.h"
 #include "sys/kernel.h"
 #include "sys/pagemap.h"
 
@@ -37,13 +37,14 @@ void limbo_purge(struct task *t)
 {
 	enum uffd_verdict verdict;
 
-	if (!t->n_limbo && !t->unmarked)
+	if (!t->n_limbo && !t->unmarked && !t->mappings.n_old)
 		return;
 	/* Any other refusal would do as well: the client may have unmapped the sentinel. */
 	verdict = uffd_classify(uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false));
 	if (verdict == UFFD_RETRY || verdict == UFFD_SHORT)
 		return;
 	limbo_clear(t);
+	mappings_forget_old(&t->mappings);
 	if (t->unmarked)
 		t->unmarked = !evict_retry_marks(t);
 }
@@ -170,6 +171,7 @@ static void event_unmap(struct task *t, uint64_t start, uint64_t end)
 	count(&t->counters, unmap);
 	each_word(t, start, end, check_word, NULL);
 	regions_remove(&t->regions, start, end);
+	images_unmapped(t, start, end);
 	/* A hole in registered memory: what is mapped there next must merge again soon. */
 	t->adopt.wanted = true;
 }
@@ -224,7 +226,9 @@ static void event_remap(struct task *t, uint64_t from, uint64_t to, uint64_t len
 	/* What was at the new place has been unmapped by the same call, or is gone otherwise. */
 	each_word(t, to, to + length, kill_word, NULL);
 	each_word(t, from, from + length, move_word, &remap);
+	hugetlb_remap(t, from, to, length);
 	regions_remove(&t->regions, from, from + length);
+	images_moved(t, from, to, length);
 	t->adopt.wanted = true;
 }
 

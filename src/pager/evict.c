@@ -19,6 +19,7 @@
 #include "policy/victim.h"
 #include "sys/pagemap.h"
 
+#define BATCH        256u      /* pages of a command, unless it is a huge page */
 #define REFUSED_REST (20 * MS) /* after a command of which every page stayed */
 
 /* ---- frames ---- */
@@ -80,10 +81,11 @@ static unsigned command_flags(const struct task *t, const struct batch *b)
 {
 	unsigned flags = b->exec ? EXCHANGE_EXEC : 0;
 
-	/* Once-shared pages refuse to move until they are written. */
-	if (t->forked)
+	/* Once-shared pages refuse to move until they are written: also those that were locked, or
+	 * passed over, while it was known that the task had forked. */
+	if (t->forked || b->refused)
 		flags |= EXCHANGE_POPULATE;
-	return flags;
+	return b->huge ? flags | EXCHANGE_HUGE : flags;
 }
 
 /* The page is to leave for the frame. */
@@ -147,22 +149,25 @@ static void swap_is_full(struct group *g)
 			task_broken(t, ENOSPC);
 }
 
-/* One command, up to `want` pages. Returns how many pages are on their way. */
-static uint32_t evict_task(struct task *t, uint32_t want)
+/* One command, up to `want` pages; LEAF_WORDS for a huge page. Returns how many pages are on their
+ * way. */
+static uint32_t evict_batch(struct task *t, uint32_t want)
 {
-	struct batch b = {.max = MIN(want, EXCHANGE_BATCH)};
+	struct batch b = {0};
 	struct worker *w = t->worker;
 	uint32_t first, n;
 
-	if (t->posted - t->reaped == EXCHANGE_COMMANDS)
-		return 0;
-	n = frames_take(&t->frames, b.max, reclaim, t, &first);
+	if (want == LEAF_WORDS && t->frames.n - t->frames.head < want)
+		t->frames.head = 0; /* not in two parts */
+	n = frames_take(&t->frames, want, reclaim, t, &first);
 	if (!n)
 		return 0;
 	b.max = reserve_slots(w, &t->frames.records[first], n);
 	if (!b.max)
 		swap_is_full(t->group);
-	hand_gather(t, &b);
+	b.splits = want == LEAF_WORDS && b.max < n;
+	if (b.splits || want < LEAF_WORDS || n == want)
+		hand_gather(t, &b); /* else the frames that it needs are on their way to the tier */
 	if (b.n)
 		post(t, &b, first);
 	for (uint32_t i = b.n; i < n; i++) {
@@ -173,6 +178,17 @@ static uint32_t evict_task(struct task *t, uint32_t want)
 	}
 	t->frames.head = first + b.n;
 	return b.n;
+}
+
+static uint32_t evict_task(struct task *t, uint32_t want)
+{
+	uint32_t n = 0;
+
+	if (t->posted - t->reaped == EXCHANGE_COMMANDS)
+		return 0;
+	if (!t->hand.at_huge)
+		n = evict_batch(t, MIN(want, BATCH));
+	return n || !t->hand.at_huge ? n : evict_batch(t, LEAF_WORDS);
 }
 
 static uint32_t pages_on_their_way(const struct group *g)
@@ -228,7 +244,7 @@ void evict_group(struct group *g)
 		if (!t)
 			return;
 		n = evict_task(t, (uint32_t)MIN(MAX(g->resident - keep - away, 32ull),
-						(uint64_t)EXCHANGE_BATCH));
+						(uint64_t)BATCH));
 		g->reclaim -= MIN(n, g->reclaim);
 		if (!n) {
 			/* Frames are on their way to the tier, or nothing may leave. */
@@ -321,6 +337,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 	t->group->evictions += moved;
 	task_charge(t, -(int64_t)moved);
 	group_unshare(t->group, MIN(moved, c->n_shared));
+	cluster_left(t, c, moved);
 	c->harvested = true;
 }
 

@@ -3,7 +3,14 @@
  *
  *   handle_mm_fault
  *     the sentinel ............................ do_sentinel        a forked child's handshake
+ *     reserved huge pages ..................... hugetlb_fault      (hugetlb.c)
+ *     a huge page that left whole ............. create_huge_pmd    comes back whole, or FALLBACK
  *     handle_pte_fault
+ *       a mapping of an image ................. do_fault
+ *         write to a protected page ........... wp_page_shared     dirty from now on
+ *         read ................................ do_read_fault      mapped, or read from the file
+ *         write, private ...................... do_cow_fault       the same: the kernel copies
+ *         write, shared ....................... do_shared_fault    the same, and dirty
  *       write to a protected page ............. do_wp_page
  *       the word is
  *         NONE, PRESENT ....................... do_anonymous_page  zeros
@@ -20,7 +27,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/file.h"
 #include "policy/refault.h"
 #include "proto/session.h"
 #include "sys/pagemap.h"
@@ -153,8 +160,55 @@ static enum fault_result do_wp_page(struct fault *f)
 	}
 }
 
+/* One read however many wait; what is read is mapped by who began it. */
+static enum fault_result do_read_fault(struct fault *f)
+{
+	const struct mapping *m = f->mapping;
+
+	switch (image_tag(m->image, mapping_page(m, f->address))) {
+	case IMAGE_ABSENT:
+		return filemap_read(f);
+	case IMAGE_READING:
+		return filemap_join(f);
+	case IMAGE_DROPPING:
+		return FAULT_RETRY;
+	default:
+		return filemap_map_pages(f);
+	}
+}
+
+/* The page is mapped to be read; then the kernel copies it, which takes room. */
+static enum fault_result do_cow_fault(struct fault *f)
+{
+	if (!f->by_agent && !f->overrun && group_room(f->task->group) < 1)
+		return FAULT_NO_ROOM;
+	return do_read_fault(f);
+}
+
+/* What maps the page says first that it is dirty. */
+static enum fault_result do_shared_fault(struct fault *f)
+{
+	return do_read_fault(f);
+}
+
+static enum fault_result wp_page_shared(struct fault *f)
+{
+	return filemap_unprotect(f);
+}
+
+static enum fault_result do_fault(struct fault *f)
+{
+	if (f->protect)
+		return wp_page_shared(f);
+	if (!f->write)
+		return do_read_fault(f);
+	return f->mapping->shared ? do_shared_fault(f) : do_cow_fault(f);
+}
+
 static enum fault_result handle_pte_fault(struct fault *f)
 {
+	if (f->mapping)
+		return do_fault(f);
 	if (f->protect)
 		return do_wp_page(f);
 	switch (word_tag(f->word)) {
@@ -175,6 +229,32 @@ static enum fault_result handle_pte_fault(struct fault *f)
 	}
 }
 
+/* A huge page that left whole comes back whole, while nothing has to leave for it: the page that is
+ * asked for first, as ever, and then the rest. */
+static enum fault_result create_huge_pmd(struct fault *f, struct leaf *leaf)
+{
+	enum fault_result result;
+
+	if (!cluster_fits(f, leaf)) {
+		count(&f->task->counters, cluster_fallback);
+		return FAULT_FALLBACK;
+	}
+	result = handle_pte_fault(f);
+	if (result == FAULT_DONE)
+		cluster_fill(f, leaf);
+	return result;
+}
+
+static enum fault_result handle_pmd_fault(struct fault *f)
+{
+	struct leaf *leaf = table_leaf(&f->task->table, f->address, false);
+	enum fault_result result = FAULT_FALLBACK;
+
+	if (leaf && leaf->huge && !f->protect && word_is_evicted(f->word))
+		result = create_huge_pmd(f, leaf);
+	return result == FAULT_FALLBACK ? handle_pte_fault(f) : result;
+}
+
 /* The agent makes pages exclusive before it moves them. Then what it touches has not left, and
  * waiting for its command to end would be waiting for itself. */
 static word_t word_for(const struct fault *f)
@@ -193,8 +273,13 @@ enum fault_result handle_mm_fault(struct fault *f)
 
 	do {
 		f->word = word_for(f);
-		result = f->address == f->task->sentinel && !f->protect ? do_sentinel(f)
-									  : handle_pte_fault(f);
+		f->mapping = images_find(f->task, f->address);
+		if (f->address == f->task->sentinel && !f->protect)
+			result = do_sentinel(f);
+		else if (hugetlb_serves(f->task, f->address))
+			result = hugetlb_fault(f);
+		else
+			result = handle_pmd_fault(f);
 	} while (result == FAULT_RESTART);
 	return result;
 }

@@ -175,20 +175,57 @@ unsigned fill_protects(const struct fault *f)
 }
 
 /* flags: WORD_WP, WORD_ACTIVE */
-static bool put_frame(struct task *t, uint32_t frame, unsigned flags, ssize_t *ret)
+static void frame_is_in(struct task *t, uint32_t frame, unsigned flags)
 {
-	struct frame *record = &t->frames.records[frame];
-	uint64_t address = record->address;
-	struct slot slot = record->slot;
+	struct slot slot = t->frames.records[frame].slot;
 
-	*ret = uffd_copy(t->uffd, address, t->frame_memory + pages_to_bytes(frame), PAGE_SIZE,
-			 flags & WORD_WP);
-	if (*ret <= 0)
-		return false;
-	fill_commit(t, address, slot, flags);
+	fill_commit(t, t->frames.records[frame].address, slot, flags);
 	evict_frame_drop(t, frame);
 	task_charge(t, 1);
+}
+
+static bool put_frame(struct task *t, uint32_t frame, unsigned flags, ssize_t *ret)
+{
+	*ret = uffd_copy(t->uffd, t->frames.records[frame].address,
+			 t->frame_memory + pages_to_bytes(frame), PAGE_SIZE, flags & WORD_WP);
+	if (*ret <= 0)
+		return false;
+	frame_is_in(t, frame, flags);
 	return true;
+}
+
+/* How many of them lie in neighbouring frames, and are wanted as their markers say? */
+static uint32_t wanted_frames(struct task *t, uint64_t address, uint32_t max)
+{
+	uint32_t frame = word_frame(table_get(&t->table, address)), n = 0;
+	struct pagemap_run run;
+	uint64_t end;
+
+	while (n < max) {
+		word_t word = table_get(&t->table, address + pages_to_bytes(n));
+
+		if (word_tag(word) != WORD_STANDBY || word_frame(word) != frame + n ||
+		    word & WORD_UNMARKED)
+			break;
+		n++;
+	}
+	if (!n || pagemap_scan(t->pagemap, address, address + pages_to_bytes(n), PAGEMAP_MARKER, &run,
+			       1, 0, &end) != 1 || run.start != address)
+		return 0;
+	return (uint32_t)bytes_to_pages(run.end - run.start);
+}
+
+uint32_t fill_frames(struct task *t, uint64_t address, uint32_t max, unsigned flags)
+{
+	uint32_t frame = word_frame(table_get(&t->table, address));
+	uint32_t n = wanted_frames(t, address, max);
+	ssize_t r = n ? uffd_copy(t->uffd, address, t->frame_memory + pages_to_bytes(frame),
+				  pages_to_bytes(n), flags & WORD_WP) : 0;
+
+	n = r > 0 ? (uint32_t)bytes_to_pages((uint64_t)r) : 0;
+	for (uint32_t i = 0; i < n; i++)
+		frame_is_in(t, frame + i, flags);
+	return n;
 }
 
 bool fill_put_back(struct task *t, uint32_t frame)
@@ -284,7 +321,8 @@ enum fault_result fill_poison(struct fault *f)
 	/* POISON refuses what is not empty, and our marker is not. Between the two calls the page is
 	 * missing, but only this thread could answer a fault there. */
 	if (uffd_classify(r) == UFFD_EXISTS) {
-		table_set(&t->table, f->address, f->word | WORD_UNMARKED);
+		if (word_is_evicted(f->word))
+			table_set(&t->table, f->address, f->word | WORD_UNMARKED);
 		if (uffd_protect(t->uffd, f->address, PAGE_SIZE, false) == 0)
 			r = uffd_poison(t->uffd, f->address, PAGE_SIZE);
 	}

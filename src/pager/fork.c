@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/file.h"
 
 /* The content that a word stands for, counted for the child. */
 static word_t share(struct task *parent, word_t word)
@@ -68,7 +68,7 @@ static int clone_words(struct task *parent, struct task *child)
 			return -ENOMEM;
 	}
 	child->unmarked = parent->unmarked;
-	return 0;
+	return images_forked(parent, child);
 }
 
 /* A program that filters its system calls may be killed for ours. */

@@ -60,6 +60,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t
 				return false;
 			}
 			b->n_shared += shared;
+			b->refused = b->refused || word & WORD_PINNED;
 			break;
 		case VICTIM_SPARE:
 			word_set(&t->table, leaf, leaf_index(at), victim_spared(word));
@@ -121,7 +122,7 @@ static bool window(struct task *t, struct region *r, uint64_t *start, uint64_t *
 	struct leaf *leaf;
 
 	*start = MAX(t->hand.at, r->start);
-	*end = *start + SPAN;
+	*end = (*start + SPAN) & ~(LEAF_SIZE - 1); /* no huge page is looked at in part */
 	if (r->end - r->start < GIANT)
 		return true;
 	*end = r->end;
@@ -134,6 +135,23 @@ static bool window(struct task *t, struct region *r, uint64_t *start, uint64_t *
 		return false;
 	*start = MAX(*start, leaf->base);
 	*end = MIN(r->end, leaf->base + LEAF_SIZE);
+	return true;
+}
+
+/* Offers what of a run lies in one region: huge pages whole, the rest page by page. */
+static bool offer_part(struct task *t, struct batch *b, uint64_t region, uint64_t start,
+		       uint64_t end, uint64_t *ret_at)
+{
+	*ret_at = end;
+	while (start < end) {
+		uint64_t huge = cluster_next(t, b, start, end);
+
+		if (!offer_run(t, b, region, start, huge, ret_at))
+			return false;
+		if (huge < end && !cluster_offer(t, b, region, huge, ret_at))
+			return false;
+		start = *ret_at;
+	}
 	return true;
 }
 
@@ -155,7 +173,7 @@ static bool offer_span(struct task *t, struct batch *b, uint64_t start, uint64_t
 
 			if (!b->n)
 				b->exec = r->exec;
-			more = offer_run(t, b, r->start, MAX(start, r->start), stop, ret_at);
+			more = offer_part(t, b, r->start, MAX(start, r->start), stop, ret_at);
 			t->hand.taken_in_lap += b->n - before;
 			if (!more)
 				return false;
@@ -165,12 +183,28 @@ static bool offer_span(struct task *t, struct batch *b, uint64_t start, uint64_t
 	return true;
 }
 
+/* A scan of [at, stop) has ended at `end`. If that is within a huge page, perhaps, what was begun is
+ * left to the next look. Returns how many runs remain. */
+static ssize_t leave_begun(const struct task *t, const struct batch *b, struct pagemap_run *runs,
+			   ssize_t n, uint64_t at, uint64_t stop, uint64_t *end)
+{
+	struct pagemap_run *last = n > 0 ? &runs[n - 1] : NULL;
+	uint64_t cut = *end & ~(LEAF_SIZE - 1);
+
+	if (!last || *end == stop || last->end != *end || last->start > cut || cut <= at ||
+	    !cluster_serves(t, b))
+		return n;
+	*end = last->end = cut;
+	return last->start < cut ? n : n - 1;
+}
+
 /* Moves the hand on until the batch is full or it has gone round once without effect. */
 void hand_gather(struct task *t, struct batch *b)
 {
 	struct pagemap_run runs[64];
 	unsigned laps = 0;
 
+	t->hand.at_huge = false;
 	while (b->n < b->max && laps < 3) {
 		struct region *r = regions_find(&t->regions, t->hand.at);
 		uint64_t at, stop, end;
@@ -191,6 +225,7 @@ void hand_gather(struct task *t, struct batch *b)
 		}
 		n = pagemap_scan(t->pagemap, at, stop, PAGEMAP_RESIDENT, runs, ARRAY_SIZE(runs),
 				 1024, &end);
+		n = leave_begun(t, b, runs, n, at, stop, &end);
 		t->hand.at = n < 0 ? stop : end;
 		for (ssize_t i = 0; i < n; i++)
 			if (!offer_span(t, b, runs[i].start, runs[i].end, &t->hand.at))

@@ -9,66 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/file.h"
 #include "policy/pressure.h"
 #include "sys/pidfd.h"
-
-/* ---- notices ---- */
-
-void pager_notify(struct task *t, enum pager_notice_kind kind, uint64_t address, uint64_t value)
-{
-	struct pager *p = t->worker->pager;
-	uint64_t one = 1;
-
-	pthread_mutex_lock(&p->notices_lock);
-	if (p->n_notices == ARRAY_SIZE(p->notices)) {
-		/* The loss of a repeated complaint is bearable, that of a task's end is not. */
-		if (kind != PAGER_NOTICE_TASK_GONE && kind != PAGER_NOTICE_TASK_FORKED) {
-			pthread_mutex_unlock(&p->notices_lock);
-			return;
-		}
-		p->notices_first = (p->notices_first + 1) % ARRAY_SIZE(p->notices);
-		p->n_notices--;
-	}
-	p->notices[(p->notices_first + p->n_notices++) % ARRAY_SIZE(p->notices)] =
-		(struct pager_notice){
-			.kind = kind,
-			.group = container_of(t->group, struct pager_group, group),
-			.task = t->id,
-			.pid = t->pid,
-			.address = address,
-			.value = value,
-		};
-	pthread_mutex_unlock(&p->notices_lock);
-	if (write(p->notice_fd, &one, sizeof(one)) < 0)
-		abort();
-}
-
-int pager_notice_fd(const struct pager *p)
-{
-	return p->notice_fd;
-}
-
-int pager_next_notice(struct pager *p, struct pager_notice *ret)
-{
-	uint64_t n;
-	int got = 0;
-
-	pthread_mutex_lock(&p->notices_lock);
-	if (p->n_notices) {
-		*ret = p->notices[p->notices_first];
-		p->notices_first = (p->notices_first + 1) % ARRAY_SIZE(p->notices);
-		p->n_notices--;
-		got = 1;
-	} else if (read(p->notice_fd, &n, sizeof(n)) < 0) {
-		n = 0; /* it was empty */
-	}
-	pthread_mutex_unlock(&p->notices_lock);
-	return got;
-}
 
 /* ---- calls that a worker answers ---- */
 
@@ -97,7 +44,7 @@ static int call_worker(struct worker *w, struct call *call,
 	return call->result;
 }
 
-static struct task *find_task(struct worker *w, pager_task_id id)
+struct task *worker_task(struct worker *w, pager_task_id id)
 {
 	struct group *g;
 	struct task *t;
@@ -206,6 +153,23 @@ void pager_group_stat(const struct pager_group *pg, struct pager_group_stat *ret
 	ret->limit = atomic_load(&pg->group.limit);
 }
 
+static void sample_now(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+
+	w->now = now_ns();
+	adopt_sample(call->group);
+	group_publish(call->group);
+	sem_post(&call->done);
+}
+
+void pager_group_refresh(struct pager_group *pg)
+{
+	struct call call = {.group = &pg->group};
+
+	call_worker(pg->group.worker, &call, sample_now);
+}
+
 size_t pager_group_tasks(const struct pager_group *pg, struct pager_task_stat *ret, size_t max)
 {
 	const struct task *t;
@@ -256,6 +220,7 @@ static int begin_program(struct task *t, const struct pager_attach *a)
 		.evict = pager_may(w, PAGER_FEATURE_MOVE) &&
 			 pager_may(w, PAGER_FEATURE_WP_UNPOPULATED),
 		.poison = pager_may(w, PAGER_FEATURE_POISON),
+		.files = true,
 	};
 	r = uffd_handshake(t->uffd, &t->features);
 	return r < 0 ? r : adopt_sentinel(t);
@@ -277,6 +242,7 @@ static void do_attach(struct worker *w, struct mail *mail)
 	take_descriptors(t, a);
 	if (a->token) {
 		t->token = 0;
+		images_check(t);
 		if (a->uffd >= 0)
 			close(a->uffd);
 	} else {
@@ -323,7 +289,7 @@ static void do_agents(struct worker *w, struct mail *mail)
 {
 	struct call *call = container_of(mail, struct call, mail);
 	const struct pager_agents *a = call->agents;
-	struct task *t = find_task(w, call->id);
+	struct task *t = worker_task(w, call->id);
 
 	call->result = t ? 0 : -ESRCH;
 	for (unsigned i = 0; i < 2; i++) {
@@ -363,14 +329,21 @@ static void has_task(struct worker *w, struct mail *mail)
 {
 	struct call *call = container_of(mail, struct call, mail);
 
-	call->result = find_task(w, call->id) ? (int)w->index : -ESRCH;
+	call->result = worker_task(w, call->id) ? (int)w->index : -ESRCH;
 	sem_post(&call->done);
+}
+
+int pager_find_worker(struct pager *p, pager_task_id id)
+{
+	struct call call = {.id = id};
+
+	return ask_all(p, &call, has_task);
 }
 
 int pager_agent_ready(struct pager *p, pager_task_id id, const struct pager_agents *agents)
 {
 	struct call call = {.id = id, .agents = agents};
-	int index = ask_all(p, &call, has_task);
+	int index = pager_find_worker(p, id);
 
 	return call_worker(&p->workers[index < 0 ? 0 : index], &call, do_agents);
 }
@@ -378,7 +351,7 @@ int pager_agent_ready(struct pager *p, pager_task_id id, const struct pager_agen
 static void do_detach(struct worker *w, struct mail *mail)
 {
 	struct call *call = container_of(mail, struct call, mail);
-	struct task *t = find_task(w, call->id);
+	struct task *t = worker_task(w, call->id);
 
 	call->result = t ? 0 : -ESRCH;
 	if (t)
@@ -422,6 +395,7 @@ int pager_new(const struct pager_config *config, struct pager **ret, const char 
 		numa_init(&p->numa, NUMA_DIR);
 	p->next_id = 1;
 	pthread_mutex_init(&p->registry, NULL);
+	pthread_mutex_init(&p->images_lock, NULL);
 	pthread_mutex_init(&p->notices_lock, NULL);
 	p->state_dir = open(config->state_dir, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
 	if (p->state_dir < 0) {
@@ -433,6 +407,12 @@ int pager_new(const struct pager_config *config, struct pager **ret, const char 
 	r = try_uring();
 	if (r < 0)
 		goto fail;
+	p->huge_zero = mmap(NULL, LEAF_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p->huge_zero == MAP_FAILED) {
+		p->huge_zero = NULL;
+		r = -errno;
+		goto fail;
+	}
 	r = tiers_open(p, &on);
 	if (r < 0)
 		goto fail;
@@ -461,6 +441,7 @@ void pager_stop(struct pager *p)
 {
 	for (unsigned i = 0; i < p->n_workers; i++)
 		worker_stop(&p->workers[i]);
+	images_close(p);
 	free(p->workers);
 	p->workers = NULL;
 	p->n_workers = 0;
@@ -473,9 +454,12 @@ void pager_free(struct pager *p)
 		return;
 	pager_stop(p);
 	tiers_close(p);
+	if (p->huge_zero)
+		munmap((void *)(uintptr_t)p->huge_zero, LEAF_SIZE);
 	fd_close(&p->state_dir);
 	fd_close(&p->notice_fd);
 	pthread_mutex_destroy(&p->registry);
+	pthread_mutex_destroy(&p->images_lock);
 	pthread_mutex_destroy(&p->notices_lock);
 	free(p);
 }

@@ -54,6 +54,9 @@ struct pager_config {
 	unsigned busy_poll_us;    /* how long a worker polls after activity; 0 = never */
 	unsigned stuck_ms;        /* how long an agent may hold the gate before its twin is replaced */
 	unsigned pretend_nodes;   /* tests: so many memory nodes; 0 = those that there are */
+	uint64_t image_memory;    /* bytes that the pages of files may hold together */
+	unsigned writeback_s;     /* seconds after which a dirty page of a file is written */
+	unsigned image_error_every; /* tests: every n-th read of a file fails with EIO; 0 = never */
 	const struct pager_swap *swaps;
 	size_t n_swaps;
 };
@@ -67,7 +70,8 @@ int pager_new(const struct pager_config *config, struct pager **ret, const char 
 void pager_stop(struct pager *pager);
 
 /* Ends every task's service (clients are released: their evicted pages are lost, so call it when
- * no task is left, or after killing them), stops the workers, closes and removes what was created. */
+ * no task is left, or after killing them), stops the workers, closes and removes what was
+ * created. */
 void pager_free(struct pager *pager);
 
 /* The smallest limit a group can have, bytes. */
@@ -81,7 +85,10 @@ void pager_group_free(struct pager_group *group);
 /* Takes effect at once, up or down; -ERANGE below the minimum. */
 int pager_group_set_limit(struct pager_group *group, uint64_t limit);
 
+/* As of the last look at the group: a long time ago, if it is far below its limit. */
 void pager_group_stat(const struct pager_group *group, struct pager_group_stat *ret);
+/* Looks at it now. Waits for the worker. */
+void pager_group_refresh(struct pager_group *group);
 
 /* What a client hands over in its hello. The pager takes ownership of every descriptor, also on
  * failure; -1 = not given. */
@@ -126,6 +133,52 @@ void pager_detach(struct pager *pager, pager_task_id id);
 /* Copies at most `max` tasks of the group; returns how many there are. */
 size_t pager_group_tasks(const struct pager_group *group, struct pager_task_stat *ret, size_t max);
 
+/* ---- images: files that programs have mapped through us ---- */
+
+struct image;
+
+/* Opens the image of a file that a program gave: `file` stays the caller's. A shared one is written
+ * to if the descriptor can be. *ret_memory is the memfd that the program maps, at the file's own
+ * offsets; it becomes the caller's. -EINVAL: no regular file, or O_APPEND or O_DIRECT; -EACCES: it
+ * can't be read; -EFBIG; … */
+int pager_image_open(struct pager *pager, int file, bool shared, struct image **ret,
+		     int *ret_memory);
+/* The caller is done; mappings have uses of their own. NULL is fine. */
+void pager_image_close(struct image *image);
+
+/* Answers a call: 0 or -errno, once, on a worker's thread. */
+typedef void pager_done(void *context, int result);
+
+struct pager_range {
+	uint64_t address; /* page aligned */
+	uint64_t length;  /* bytes, not 0 */
+};
+
+/* Memory that the task has mapped from the image's memfd is served from now on. unit: bytes that
+ * are best read together, a power of two; 0 = no matter. -ESRCH, -EINVAL and -ENOMEM come at once,
+ * and then `done` is not called; through it -EINVAL (no image is mapped there), -EOPNOTSUPP. */
+int pager_map(struct pager *pager, pager_task_id id, const struct pager_range *range,
+	      struct image *image, uint64_t unit, pager_done *done, void *context);
+
+/* What was written to shared mappings in the range before the call is in the file for certain when
+ * `done` is called with 0. Through it -ENOMEM (nothing of ours is mapped there), -EIO, -ENOSPC … */
+int pager_sync(struct pager *pager, pager_task_id id, const struct pager_range *range,
+	       pager_done *done, void *context);
+
+enum pager_advice {
+	PAGER_ADVICE_NORMAL,
+	PAGER_ADVICE_SEQUENTIAL, /* read far ahead; for the whole of each mapping in the range */
+	PAGER_ADVICE_RANDOM,     /* read what is touched alone */
+	PAGER_ADVICE_COLD,       /* clean pages of files leave now, others when memory is short */
+};
+int pager_advise(struct pager *pager, pager_task_id id, const struct pager_range *range,
+		 enum pager_advice advice, pager_done *done, void *context);
+
+struct pager_image_stat {
+	uint64_t limit, resident, dirty; /* bytes, of all images */
+};
+void pager_image_stat(const struct pager *pager, struct pager_image_stat *ret);
+
 struct pager_tier_stat {
 	char name[16];  /* "same", "swap0", … */
 	char path[256]; /* empty for tiers without a file */
@@ -146,6 +199,7 @@ enum pager_notice_kind {
 	PAGER_NOTICE_POISONED,      /* a page was lost: the client gets SIGBUS at address */
 	PAGER_NOTICE_AGENT_REPLACED, /* a stuck twin was killed, the spare took over */
 	PAGER_NOTICE_UNEVICTABLE,   /* no agent left, or no way to evict here: value = errno */
+	PAGER_NOTICE_IMAGE_LOST,    /* value pages that nobody maps any more could not be written */
 	PAGER_NOTICE_BROKEN,        /* the task can't be served; value = errno. It was killed. */
 };
 struct pager_notice {

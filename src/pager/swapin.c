@@ -183,7 +183,7 @@ static void fill_start(struct fill *fill)
 }
 
 /* How many pages from `address` on lie in neighbouring slots of one tier and can be read? */
-static uint32_t cluster(struct task *t, uint64_t address, uint32_t max)
+static uint32_t neighbours(struct task *t, uint64_t address, uint32_t max)
 {
 	struct slot first = word_slot(table_get(&t->table, address));
 	uint32_t n;
@@ -200,14 +200,12 @@ static uint32_t cluster(struct task *t, uint64_t address, uint32_t max)
 	return n;
 }
 
-/* Begins to read up to `max` pages from `address` on; returns how many. 0: nothing to read there, or
- * no memory to read it into. */
-static uint32_t read_cluster(struct task *t, uint64_t address, uint32_t max, unsigned flags)
+uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, unsigned flags)
 {
 	struct worker *w = t->worker;
 	struct fill *fill;
 	char *bounce;
-	uint32_t n = bounce_take(w, cluster(t, address, max), &bounce);
+	uint32_t n = bounce_take(w, neighbours(t, address, max), &bounce);
 
 	if (!n)
 		return 0;
@@ -248,11 +246,11 @@ enum fault_result fill_read(struct fault *f)
 				       t->worker->pager->config.readahead_pages, &stream));
 	if (t->pagemap < 0)
 		window = 1; /* markers are probed one by one */
-	done = read_cluster(t, f->address, MIN(window, PIECE), fill_protects(f) | f->active);
+	done = fill_slots(t, f->address, MIN(window, PIECE), fill_protects(f) | f->active);
 	if (!done)
 		return FAULT_RETRY; /* a sibling's frame is on its way there, or memory is short */
 	while (done < window) {
-		n = read_cluster(t, f->address + pages_to_bytes(done), MIN(window - done, PIECE),
+		n = fill_slots(t, f->address + pages_to_bytes(done), MIN(window - done, PIECE),
 				 fill_protects(f));
 		if (!n)
 			break;

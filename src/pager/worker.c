@@ -4,7 +4,7 @@
  * A pass: completions (they only note what is to be done) → tasks with messages or finished
  * commands → groups whose look is due → eviction → who waits for room.
  */
-#include "pager/worker.h"
+#include "pager/file.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -130,7 +130,7 @@ static void serve_task(struct task *t)
 	if (t->messages || t->gate_wanted)
 		task_messages(t);
 	evict_complete(t);
-	if (t->n_limbo || t->unmarked)
+	if (t->n_limbo || t->unmarked || t->mappings.n_old)
 		limbo_purge(t);
 	if (t->adopt.wanted && t->group->armed)
 		adopt_scan(t);
@@ -180,6 +180,7 @@ static uint64_t time_to_wait(struct worker *w)
 		return 0;
 	if (w->n_retries)
 		until = MIN(until, w->now + RETRY_EVERY);
+	until = MIN(until, w->images_due);
 	TAILQ_FOREACH(g, &w->groups, link)
 		if (!TAILQ_EMPTY(&g->tasks))
 			until = MIN(until, g->next_sample);
@@ -217,6 +218,7 @@ static void *worker_main(void *argument)
 		w->now = now_ns();
 		serve_tasks(w);
 		serve_groups(w);
+		images_serve(w);
 	}
 	uring_done(&w->uring);
 	return NULL;
@@ -229,6 +231,7 @@ int worker_start(struct worker *w, struct pager *pager, unsigned index)
 	w->bounce_index = -1;
 	TAILQ_INIT(&w->groups);
 	TAILQ_INIT(&w->work);
+	images_init(w);
 	STAILQ_INIT(&w->mail);
 	pthread_mutex_init(&w->mail_lock, NULL);
 	w->mail_poll.done = mail_comes;

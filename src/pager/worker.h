@@ -45,6 +45,13 @@ struct worker {
 	uint64_t now;                     /* ns, of this pass */
 	uint64_t active_at;               /* ns: when something last happened */
 
+	TAILQ_HEAD(image_reads, image_read) reads; /* of files, under way */
+	STAILQ_HEAD(image_calls, image_call) image_calls;
+	uint64_t images_due;   /* ns: when images are looked at again */
+	bool images_pressing;  /* image_memory is short: what is dirty is written at once */
+	struct mail images_mail;
+	_Atomic bool images_kicked; /* images_mail is on its way */
+
 	char *bounce; /* BOUNCE_PAGES pages for reads, registered */
 	uint64_t bounce_used[BOUNCE_PAGES / 64];
 	int bounce_index; /* registered buffer, or -1 */
@@ -64,10 +71,17 @@ struct pager {
 	_Atomic unsigned next_equal;   /* tiers of equal priority are taken in turn */
 	_Atomic uint64_t next_id;
 	char zero_page[4096] __attribute__((aligned(4096)));
+	const char *huge_zero; /* LEAF_SIZE of zeros, that cost no memory */
 
 	/* The registry: which groups and tasks there are. Changed by workers (tasks) and the main
 	 * thread (groups), read by the main thread; never held on the fault path. */
 	pthread_mutex_t registry;
+
+	/* Which images there are, and from none to one who uses them. Never held across I/O. */
+	pthread_mutex_t images_lock;
+	LIST_HEAD(, image) images;
+	struct image_total image_total;
+	_Atomic unsigned image_reads; /* counted for image_error_every */
 
 	pthread_mutex_t notices_lock;
 	struct pager_notice notices[256];
@@ -80,8 +94,15 @@ struct pager_group {
 	struct pager *pager;
 };
 
-/* ---- pager.c ---- */
+/* ---- notices.c ---- */
 void pager_notify(struct task *task, enum pager_notice_kind kind, uint64_t address, uint64_t value);
+/* The same, when it concerns nobody in particular. */
+void pager_notify_all(struct pager *pager, enum pager_notice_kind kind, uint64_t value);
+
+/* ---- pager.c ---- */
+/* The index of the worker that has the task, or -ESRCH. Waits for workers; not for them to call. */
+int pager_find_worker(struct pager *pager, pager_task_id id);
+struct task *worker_task(struct worker *worker, pager_task_id id); /* NULL: none, or it has ended */
 static inline bool pager_may(const struct worker *w, enum pager_feature feature)
 {
 	return w->pager->config.features & feature;
@@ -138,12 +159,15 @@ struct fault {
 	/* the decisions */
 	word_t word;
 	unsigned active; /* WORD_ACTIVE: it left not long ago */
+	struct mapping *mapping; /* of an image; NULL: anonymous memory */
+	bool major;              /* the page was read for it */
 };
 enum fault_result {
 	FAULT_DONE,
 	FAULT_RETRY,   /* an event is pending: soon again */
 	FAULT_NO_ROOM, /* the limit is reached */
 	FAULT_RESTART, /* the word has changed: decide anew */
+	FAULT_FALLBACK, /* not as a huge page: page by page */
 };
 enum fault_result handle_mm_fault(struct fault *fault);
 /* A message, or a waiter's second try: waits in the right place if it must. */
@@ -170,9 +194,25 @@ unsigned fill_protects(const struct fault *fault); /* WORD_WP or 0 */
 int fill_is_ours(struct task *task, uint64_t address, word_t word);
 /* Gives a page in a frame back to the client; its word becomes PRESENT. false: not possible now. */
 bool fill_put_back(struct task *task, uint32_t frame);
+/* Pages on standby in neighbouring frames, from `address` on: returns how many have come in. */
+uint32_t fill_frames(struct task *task, uint64_t address, uint32_t max, unsigned flags);
 
 /* ---- swapin.c: pages from a tier ---- */
+/* Begins to read up to `max` pages from `address` on; returns how many. 0: nothing to read there, or
+ * no memory to read it into. */
+uint32_t fill_slots(struct task *task, uint64_t address, uint32_t max, unsigned flags);
 enum fault_result fill_read(struct fault *fault);
+
+/* ---- hugetlb.c: reserved huge pages ---- */
+/* Serves the faults of [start, end), whole huge pages of 2 MiB of the client's that it asks for. They
+ * stay resident. What adopt_scan then finds there goes on being served. -EINVAL, -EBUSY. */
+int hugetlb_serve(struct task *task, uint64_t start, uint64_t end);
+/* A scan has found such memory; returns whether it is served from now on. */
+bool hugetlb_adopt(struct task *task, struct region *region);
+/* A range was moved: what is served there goes on being served. */
+void hugetlb_remap(struct task *task, uint64_t from, uint64_t to, uint64_t length);
+bool hugetlb_serves(struct task *task, uint64_t address);
+enum fault_result hugetlb_fault(struct fault *fault);
 
 /* ---- hand.c: which pages leave ---- */
 /* What is gathered for one command. */
@@ -180,11 +220,30 @@ struct batch {
 	struct exchange_run runs[EXCHANGE_RUNS];
 	uint32_t n, max, n_runs; /* pages, runs */
 	uint32_t n_shared; /* pages that other tasks have too */
+	bool refused;      /* one of them has refused to leave before */
 	uint64_t region; /* start of the region that the last run is in: MOVE takes no more than one */
 	bool exec;
+	bool huge;   /* it is one huge page */
+	bool splits; /* there is no place for a huge page: its pages leave singly */
 };
-/* Fills the batch from where the hand stands; it may stay empty. */
+/* Fills the batch from where the hand stands; it may stay empty. Where the hand meets a huge page
+ * it stops (hand.at_huge): that leaves with an empty batch of LEAF_WORDS pages. */
 void hand_gather(struct task *task, struct batch *batch);
+
+/* ---- cluster.c: huge pages as a whole ---- */
+bool cluster_serves(const struct task *task, const struct batch *batch);
+/* Where in [start, end) the next huge page begins; end: there is none, or they leave singly. */
+uint64_t cluster_next(const struct task *task, const struct batch *batch, uint64_t start,
+		      uint64_t end);
+/* Offers the huge page at `address`; false: the batch is full, or must be sent first. */
+bool cluster_offer(struct task *task, struct batch *batch, uint64_t region, uint64_t address,
+		   uint64_t *ret_at);
+/* A command has ended of which so many pages left. */
+void cluster_left(struct task *task, const struct command *command, uint32_t moved);
+/* May all of the leaf that is out come in, without anything having to leave for it? */
+bool cluster_fits(const struct fault *fault, const struct leaf *leaf);
+/* Brings in what of the leaf is still out. */
+void cluster_fill(struct fault *fault, struct leaf *leaf);
 
 /* ---- writeback.c: from frames to slots ---- */
 void writeback_command(struct task *task, const struct command *command);
@@ -202,6 +261,8 @@ void adopt_scan(struct task *task);
 void adopt_sample(struct group *group); /* statm of all tasks, limit, eviction, waiters */
 /* Room for the programs of a group, pages. */
 uint64_t group_room(const struct group *group);
+/* Would the limit still not be near if so many pages came in? */
+bool group_is_easy(const struct group *group, uint64_t pages);
 void group_overhead(struct group *group);
 void group_wake(struct group *group); /* waiters, as far as there is room */
 void group_publish(struct group *group);

@@ -25,8 +25,8 @@
 #include <stdint.h>
 
 #define EXCHANGE_MAGIC    0x6567616863786575ull
-#define EXCHANGE_VERSION  1u
-#define EXCHANGE_BATCH    256u     /* pages of one command, and of a staging window */
+#define EXCHANGE_VERSION  2u
+#define EXCHANGE_BATCH    512u     /* pages of one command, and of a staging window: a huge page */
 #define EXCHANGE_RUNS     64u      /* runs of one command */
 #define EXCHANGE_COMMANDS 4u       /* commands under way; a power of two */
 #define EXCHANGE_FRAMES   (64u << 10) /* offset of frame 0, bytes */
@@ -50,6 +50,7 @@ enum exchange_state {
 enum exchange_flag {
 	EXCHANGE_EXEC = 1,     /* use the rwx staging window */
 	EXCHANGE_POPULATE = 2, /* make pages exclusive first (they were shared by a fork) */
+	EXCHANGE_HUGE = 4,     /* one run, a huge page: what refuses, refuses as a whole */
 };
 
 enum exchange_result {

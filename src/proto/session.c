@@ -61,6 +61,22 @@ static unsigned take_control(struct msghdr *msg, int *fds, int *ret_pid)
 	return n;
 }
 
+int session_peek(int socket)
+{
+	struct session_header header;
+	ssize_t n;
+
+	do
+		n = recv(socket, &header, sizeof(header), MSG_PEEK);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return n < 0 ? -errno : -ECONNRESET;
+	if (n != sizeof(header) || header.magic != SESSION_MAGIC ||
+	    header.version != SESSION_VERSION)
+		return -EPROTO;
+	return header.type;
+}
+
 int session_receive(int socket, unsigned type, void *message, unsigned size, int *fds,
 		    unsigned max_fds, unsigned *ret_n_fds, int *ret_pid)
 {

@@ -7,6 +7,22 @@
  *   agent  → daemon  ready    (one from each twin, with SCM_CREDENTIALS: its pid)
  *
  * After that the socket carries nothing: its end tells either side that the other is gone.
+ *
+ * A client that is attached asks for more on connections of their own, one request each, after the
+ * offer; its pid (SO_PEERCRED) says who it is:
+ *
+ *   client → daemon  map + file              daemon → client  reply + memfd
+ *   client → daemon  mapped (a range)        daemon → client  reply
+ *
+ *   client → daemon  sync (a range)          daemon → client  reply, when it is done
+ *   client → daemon  advise (a range)        daemon → client  reply
+ *   client → daemon  stat                    daemon → client  figures
+ *
+ * One that is not yet attached gets itself a group, which lives while the connection does, and has
+ * to say hello meanwhile:
+ *
+ *   client → daemon  join (name, limit)      daemon → client  joined (group key)
+ *
  * All integers are native (one machine); every message begins with a header that is checked.
  * Peers are not trusted: sizes, addresses and descriptors are checked by the receiver.
  */
@@ -22,7 +38,21 @@
 #define SESSION_ENV_SOCKET "UPAGER_SOCKET" /* path of the control socket */
 #define SESSION_ENV_GROUP  "UPAGER_GROUP"  /* the group's key, hexadecimal */
 
-enum session_type { SESSION_OFFER = 1, SESSION_HELLO, SESSION_WELCOME, SESSION_READY };
+enum session_type {
+	SESSION_OFFER = 1,
+	SESSION_HELLO,
+	SESSION_WELCOME,
+	SESSION_READY,
+	SESSION_JOIN,
+	SESSION_JOINED,
+	SESSION_MAP,
+	SESSION_MAPPED,
+	SESSION_SYNC,
+	SESSION_ADVISE,
+	SESSION_REPLY,
+	SESSION_STAT,
+	SESSION_FIGURES,
+};
 
 struct session_header {
 	uint32_t magic;
@@ -72,6 +102,59 @@ struct session_ready {
 	uint64_t exclude[4][2];
 };
 
+struct session_join {
+	struct session_header header;
+	uint32_t reserved;
+	uint64_t limit; /* bytes; 0: the group must be there already */
+	char name[72];  /* ended by NUL; empty: one is made up */
+};
+
+struct session_joined {
+	struct session_header header;
+	int32_t status;     /* 0 or -errno; -EALREADY: the client is attached */
+	uint64_t group_key; /* for the hello */
+};
+
+struct session_map {
+	struct session_header header;
+	uint32_t shared; /* 0 or 1 */
+	uint64_t unit;   /* bytes best read together; 0 = no matter */
+};
+
+/* Of mapped, sync and advise. */
+struct session_range {
+	struct session_header header;
+	uint32_t advice; /* enum session_advice */
+	uint64_t address, length;
+};
+
+enum session_advice {
+	SESSION_ADVICE_NORMAL,
+	SESSION_ADVICE_SEQUENTIAL,
+	SESSION_ADVICE_RANDOM,
+	SESSION_ADVICE_COLD,
+	SESSION_ADVICES,
+};
+
+struct session_reply {
+	struct session_header header;
+	int32_t status; /* 0 or -errno */
+	uint32_t writable; /* of map: the memfd can be written to */
+	uint32_t reserved;
+};
+
+struct session_stat {
+	struct session_header header;
+};
+
+struct session_figures {
+	struct session_header header;
+	int32_t status;
+	uint64_t limit, resident, peak, evicted; /* bytes, of the group */
+	uint64_t minor, major;                   /* faults */
+	uint64_t image_limit, image_resident, image_dirty; /* bytes, of all programs */
+};
+
 /* What the daemon puts on a forked child's sentinel page. */
 struct session_sentinel {
 	uint64_t magic;  /* SESSION_SENTINEL_MAGIC */
@@ -90,5 +173,8 @@ int session_send(int socket, const void *message, unsigned size, const int *fds,
  * closed), -EAGAIN. Async-signal-safe. */
 int session_receive(int socket, unsigned type, void *message, unsigned size, int *fds,
 		    unsigned max_fds, unsigned *ret_n_fds, int *ret_pid);
+
+/* The type of the message that waits to be received: -EAGAIN, -ECONNRESET, -EPROTO. */
+int session_peek(int socket);
 
 void session_header_init(struct session_header *header, unsigned type);

@@ -17,6 +17,8 @@ static bool entry_matches(uint64_t entry, enum pagemap_want want)
 {
 	if (want == PAGEMAP_MARKER)
 		return (entry & PAGEMAP_BIT_SWAP) && (entry & PAGEMAP_BIT_UFFD_WP);
+	if (want == PAGEMAP_HUGE)
+		return false;
 	return entry & PAGEMAP_BIT_PRESENT;
 }
 
@@ -86,6 +88,10 @@ ssize_t pagemap_scan(int pagemap, uint64_t start, uint64_t end, enum pagemap_wan
 	case PAGEMAP_MARKER:
 		scan.category_mask = PAGE_IS_SWAPPED | PAGE_IS_WRITTEN;
 		scan.category_inverted = PAGE_IS_WRITTEN;
+		break;
+	case PAGEMAP_HUGE:
+		scan.category_mask = PAGE_IS_PRESENT | PAGE_IS_HUGE | PAGE_IS_PFNZERO;
+		scan.category_inverted = PAGE_IS_PFNZERO;
 		break;
 	}
 	n = ioctl(pagemap, PAGEMAP_SCAN, &scan);

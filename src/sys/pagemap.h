@@ -19,6 +19,7 @@ enum pagemap_want {
 	PAGEMAP_RESIDENT, /* present and not the shared zero page: what eviction can take */
 	PAGEMAP_PRESENT,  /* present in any way */
 	PAGEMAP_MARKER,   /* uffd-wp on an empty pte: our marker (see mm/word.h) */
+	PAGEMAP_HUGE,     /* in a huge page, mapped as one; an older kernel does not tell: none */
 };
 
 /* Finds runs of wanted pages in [start, end), at most `max_runs` and `max_pages` (0 = no bound).

@@ -6,10 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "sys/kernel.h"
+
+#define HUGE_PAGE (2ull << 20)
 
 static int append(struct procmaps *maps, const struct procmaps_vma *vma)
 {
@@ -59,8 +62,14 @@ static int query(int fd, uint64_t address, struct procmaps_vma *ret)
 		snprintf(name, sizeof(name), "/");
 		q.vma_name_size = 1;
 	}
-	*ret = (struct procmaps_vma){.start = q.vma_start, .end = q.vma_end};
+	*ret = (struct procmaps_vma){.start = q.vma_start,
+				     .end = q.vma_end,
+				     .device = makedev(q.dev_major, q.dev_minor),
+				     .inode = q.inode,
+				     .offset = q.vma_offset};
 	ret->flags = q.vma_flags & (PROCMAPS_READ | PROCMAPS_WRITE | PROCMAPS_EXEC | PROCMAPS_SHARED);
+	if (q.vma_page_size == HUGE_PAGE)
+		ret->flags |= PROCMAPS_HUGETLB;
 	if (!q.inode && !q.dev_major && !q.dev_minor && !(ret->flags & PROCMAPS_SHARED))
 		ret->flags |= flags_of_name(q.vma_name_size ? name : "");
 	return 0;
@@ -68,19 +77,26 @@ static int query(int fd, uint64_t address, struct procmaps_vma *ret)
 
 int procmaps_parse_line(const char *line, struct procmaps_vma *ret)
 {
-	unsigned long long start, end, inode;
+	unsigned long long start, end, offset, inode;
 	unsigned major, minor;
 	char perms[5];
 	int name_at = 0;
 
-	if (sscanf(line, "%llx-%llx %4s %*x %x:%x %llu %n", &start, &end, perms, &major, &minor,
-		   &inode, &name_at) < 6 || !name_at || start >= end)
+	if (sscanf(line, "%llx-%llx %4s %llx %x:%x %llu %n", &start, &end, perms, &offset,
+		   &major, &minor, &inode, &name_at) < 7 || !name_at || start >= end)
 		return -EINVAL;
-	*ret = (struct procmaps_vma){.start = start, .end = end};
+	*ret = (struct procmaps_vma){.start = start,
+				     .end = end,
+				     .device = makedev(major, minor),
+				     .inode = inode,
+				     .offset = offset};
 	ret->flags |= perms[0] == 'r' ? PROCMAPS_READ : 0;
 	ret->flags |= perms[1] == 'w' ? PROCMAPS_WRITE : 0;
 	ret->flags |= perms[2] == 'x' ? PROCMAPS_EXEC : 0;
 	ret->flags |= perms[3] == 's' ? PROCMAPS_SHARED : 0;
+	/* Mapped files of hugetlbfs do not say here what they are. */
+	if (!strncmp(line + name_at, "/anon_hugepage", 14))
+		ret->flags |= PROCMAPS_HUGETLB;
 	if (!inode && !major && !minor && perms[3] == 'p') {
 		char name[32];
 
@@ -164,23 +180,26 @@ static int find_each(void *context, const struct procmaps_vma *vma)
 
 	if (vma->end <= find->address)
 		return 0;
-	if (vma->start <= find->address)
-		*find->ret = *vma;
-	return vma->start <= find->address ? 1 : -ENOENT;
+	*find->ret = *vma;
+	return 1;
+}
+
+int procmaps_above(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret)
+{
+	struct find find = {address, ret};
+	int r = use_query ? query(maps_fd, address, ret) : -ENOTTY;
+
+	if (r != -ENOTTY)
+		return r;
+	r = read_text(maps_fd, find_each, &find);
+	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
 }
 
 int procmaps_find(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret)
 {
-	struct find find = {address, ret};
-	int r;
+	int r = procmaps_above(maps_fd, use_query, address, ret);
 
-	if (use_query) {
-		r = query(maps_fd, address, ret);
-		if (r != -ENOTTY)
-			return r < 0 ? r : ret->start <= address ? 0 : -ENOENT;
-	}
-	r = read_text(maps_fd, find_each, &find);
-	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
+	return r < 0 ? r : ret->start <= address ? 0 : -ENOENT;
 }
 
 void procmaps_done(struct procmaps *maps)

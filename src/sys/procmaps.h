@@ -15,11 +15,14 @@ enum procmaps_flag {
 	PROCMAPS_SHARED = 8,
 	PROCMAPS_ANONYMOUS = 16, /* private anonymous: no file, not special */
 	PROCMAPS_STACK = 32,     /* the main thread's stack */
+	PROCMAPS_HUGETLB = 64,   /* reserved huge pages of 2 MiB */
 };
 
 struct procmaps_vma {
 	uint64_t start, end;
 	unsigned flags; /* enum procmaps_flag */
+	uint64_t device, inode; /* of the file that is mapped; 0: none */
+	uint64_t offset;        /* bytes, of `start` in it */
 };
 
 struct procmaps {
@@ -33,6 +36,8 @@ struct procmaps {
 int procmaps_next(int maps_fd, bool use_query, struct procmaps *maps, uint64_t address,
 		  struct procmaps_vma *ret);
 
+/* The first VMA that ends above `address`, as it is now. -ENOENT: none. */
+int procmaps_above(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret);
 /* The VMA that covers `address`. -ENOENT: none. */
 int procmaps_find(int maps_fd, bool use_query, uint64_t address, struct procmaps_vma *ret);
 

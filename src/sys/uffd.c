@@ -13,6 +13,8 @@
 	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |     \
 	 UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_THREAD_ID)
 #define EVICT (UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_MOVE)
+#define FILES                                                                                      \
+	(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 
 enum uffd_verdict uffd_classify(ssize_t result)
 {
@@ -26,8 +28,9 @@ enum uffd_verdict uffd_classify(ssize_t result)
 		return UFFD_SHORT;
 	case EEXIST:
 		return UFFD_EXISTS;
-	case ENOENT:
 	case EFAULT:
+		return UFFD_ABSENT;
+	case ENOENT:
 	case EINVAL:
 	case EBUSY:
 	case EPERM:
@@ -54,12 +57,13 @@ int uffd_open(int device)
 int uffd_handshake(int uffd, struct uffd_features *wanted)
 {
 	const uint64_t optional = (wanted->poison ? UFFD_FEATURE_POISON : 0) |
-				  (wanted->evict ? EVICT : 0);
+				  (wanted->evict ? EVICT : 0) | (wanted->files ? FILES : 0);
 	/* In the order in which the kernel learned them: what an older one does not know fails the
 	 * call, which may then be made again. */
 	static const uint64_t known[] = {
-		EVICT | UFFD_FEATURE_POISON,
-		UFFD_FEATURE_POISON,
+		EVICT | UFFD_FEATURE_POISON | FILES,
+		UFFD_FEATURE_POISON | FILES,
+		FILES,
 		0,
 	};
 
@@ -70,6 +74,7 @@ int uffd_handshake(int uffd, struct uffd_features *wanted)
 		if (ioctl(uffd, UFFDIO_API, &api) == 0) {
 			wanted->evict = features & UFFD_FEATURE_MOVE;
 			wanted->poison = features & UFFD_FEATURE_POISON;
+			wanted->files = features & UFFD_FEATURE_MINOR_SHMEM;
 			return 0;
 		}
 		if (errno != EINVAL)
@@ -78,16 +83,25 @@ int uffd_handshake(int uffd, struct uffd_features *wanted)
 	return -EOPNOTSUPP;
 }
 
-int uffd_register(int uffd, uint64_t start, uint64_t length)
+static int register_range(int uffd, uint64_t start, uint64_t length, uint64_t mode)
 {
-	struct uffdio_register reg = {
-		.range = {.start = start, .len = length},
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
-	};
+	struct uffdio_register reg = {.range = {.start = start, .len = length}, .mode = mode};
 
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) ? -errno : 0;
 }
 
+int uffd_register(int uffd, uint64_t start, uint64_t length)
+{
+	return register_range(uffd, start, length,
+			      UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+}
+
+int uffd_register_file(int uffd, uint64_t start, uint64_t length)
+{
+	return register_range(uffd, start, length,
+			      UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
+				      UFFDIO_REGISTER_MODE_WP);
+}
 
 int uffd_wake(int uffd, uint64_t start, uint64_t length)
 {
@@ -117,6 +131,18 @@ ssize_t uffd_zeropage(int uffd, uint64_t to, uint64_t length)
 	if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero) == 0)
 		return zero.zeropage;
 	return zero.zeropage > 0 ? zero.zeropage : -errno;
+}
+
+ssize_t uffd_continue(int uffd, uint64_t start, uint64_t length, bool protect)
+{
+	struct uffdio_continue cont = {
+		.range = {.start = start, .len = length},
+		.mode = protect ? UFFDIO_CONTINUE_MODE_WP : 0,
+	};
+
+	if (ioctl(uffd, UFFDIO_CONTINUE, &cont) == 0)
+		return cont.mapped;
+	return cont.mapped > 0 ? cont.mapped : -errno;
 }
 
 int uffd_protect(int uffd, uint64_t start, uint64_t length, bool protect)

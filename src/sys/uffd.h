@@ -18,6 +18,7 @@ struct uffd_msg;
 struct uffd_features {
 	bool evict; /* UFFDIO_MOVE, and markers (WP_UNPOPULATED) */
 	bool poison;
+	bool files; /* memfd mappings: missing, minor and protected pages are told of */
 };
 
 /* What an -errno of a uffd call means; nobody else looks at one. */
@@ -27,6 +28,7 @@ enum uffd_verdict {
 	UFFD_SHORT,   /* no memory: something must leave, then again */
 	UFFD_EXISTS,  /* something is mapped there already */
 	UFFD_CHANGED, /* the range is not (or no longer) registered as it was */
+	UFFD_ABSENT,  /* what the range maps has no such page */
 	UFFD_ENDED,   /* the address space is gone */
 	UFFD_BROKEN,  /* a mistake of ours */
 };
@@ -42,11 +44,16 @@ int uffd_open(int device);
 int uffd_handshake(int uffd, struct uffd_features *wanted);
 
 int uffd_register(int uffd, uint64_t start, uint64_t length);
+/* A mapping of a memfd or of huge pages: also pages that the file has, but the mapping not, are told
+ * of. */
+int uffd_register_file(int uffd, uint64_t start, uint64_t length);
 int uffd_wake(int uffd, uint64_t start, uint64_t length);
 
 /* Installs copies of `from` and wakes; protect: write-protected. */
 ssize_t uffd_copy(int uffd, uint64_t to, const void *from, uint64_t length, bool protect);
 ssize_t uffd_zeropage(int uffd, uint64_t to, uint64_t length);
+/* Maps pages that the memfd behind the range has, and wakes; protect: write-protected. */
+ssize_t uffd_continue(int uffd, uint64_t start, uint64_t length, bool protect);
 /* All or nothing; unprotecting wakes. */
 int uffd_protect(int uffd, uint64_t start, uint64_t length, bool protect);
 ssize_t uffd_poison(int uffd, uint64_t start, uint64_t length);

@@ -102,6 +102,17 @@ int uring_write(struct uring *uring, int fd, const void *from, unsigned length, 
 	return 0;
 }
 
+int uring_sync(struct uring *uring, int fd, struct completion *completion)
+{
+	struct io_uring_sqe *sqe = get_sqe(uring);
+
+	if (!sqe)
+		return -EBUSY;
+	io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+	io_uring_sqe_set_data(sqe, completion);
+	return 0;
+}
+
 int uring_timeout(struct uring *uring, struct __kernel_timespec *after, struct completion *c)
 {
 	struct io_uring_sqe *sqe = get_sqe(uring);

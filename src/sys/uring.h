@@ -37,6 +37,8 @@ int uring_read(struct uring *uring, int fd, void *to, unsigned length, uint64_t 
 	       int buffer_index, struct completion *completion);
 int uring_write(struct uring *uring, int fd, const void *from, unsigned length, uint64_t offset,
 		int buffer_index, struct completion *completion);
+/* fdatasync(2). */
+int uring_sync(struct uring *uring, int fd, struct completion *completion);
 /* Completes with -ETIME after so many nanoseconds. */
 int uring_timeout(struct uring *uring, struct __kernel_timespec *after, struct completion *c);
 

@@ -13,7 +13,7 @@ char *self;
 
 static const struct behaviour *const lists[] = {memory_behaviours, advice_behaviours,
 						process_behaviours, privilege_behaviours,
-						load_behaviours};
+						load_behaviours, huge_behaviours, hugetlb_behaviours};
 
 _Noreturn void wrong(const char *format, ...)
 {

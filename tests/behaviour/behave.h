@@ -57,4 +57,5 @@ struct behaviour {
 	void (*run)(void);
 };
 extern const struct behaviour memory_behaviours[], advice_behaviours[], process_behaviours[],
-	privilege_behaviours[], load_behaviours[];
+	privilege_behaviours[], load_behaviours[], huge_behaviours[],
+	hugetlb_behaviours[];

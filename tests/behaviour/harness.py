@@ -8,6 +8,7 @@ once (default: the number of processors, at most 4). BEHAVE_ONLY is a regular ex
 import concurrent.futures
 import contextlib
 import ctypes
+import fcntl
 import glob
 import json
 import os
@@ -33,6 +34,7 @@ JOBS = int(os.environ.get("UPAGER_JOBS") or min(4, os.cpu_count() or 1))
 ONLY = os.environ.get("BEHAVE_ONLY")
 SLOW = float(os.environ.get("UPAGER_SLOW") or 1)  # timeouts are multiplied: sanitizers
 MARK = "UPAGER_TEST_RUN"  # in the environment of everything that a run starts
+POOL = "/proc/sys/vm/nr_hugepages"
 KIB, MIB = 1 << 10, 1 << 20
 END_SECONDS = 10 * SLOW  # from the program's end until nothing may be left
 
@@ -371,6 +373,42 @@ def behave(name, mib=64, **kwargs):
   return Run([BEHAVE, name, mib], **kwargs)
 
 
+# Reserved huge pages
+
+class Pool:
+  """More reserved huge pages, for a with statement."""
+
+  living = set()
+
+  def __init__(self, pages):
+    self.pages = pages
+
+  def add(self, pages):
+    with open(POOL, "r+") as file:
+      fcntl.flock(file, fcntl.LOCK_EX)
+      before = int(file.read())
+      file.seek(0)
+      file.write(str(before + pages))
+      file.flush()
+      self.added = int(read_text(POOL)) - before
+
+  def __enter__(self):
+    try:
+      self.add(self.pages)
+    except OSError as error:
+      raise Skip(f"{POOL}: {error.strerror}") from None
+    if self.added < self.pages:
+      self.add(-self.added)
+      raise Skip(f"no {self.pages} huge pages for the pool")
+    Pool.living.add(self)
+    self.free = int(re.search(r"HugePages_Free: *(\d+)", read_text("/proc/meminfo"))[1])
+    return self
+
+  def __exit__(self, *_):
+    Pool.living.discard(self)
+    self.add(-self.pages)
+
+
 # TAP
 
 class Tap:
@@ -408,6 +446,8 @@ class Tap:
 def main(tests, alone=()):
   """Runs tests, pairs of name and function, several at once; then those that need quiet."""
   def on_signal(number, _frame):
+    for pool in list(Pool.living):
+      pool.__exit__()
     os._exit(128 + number)
 
   signal.signal(signal.SIGTERM, on_signal)

@@ -33,7 +33,7 @@ static void *remap(void *from, size_t old_size, size_t new_size, int flags, ...)
 static int op_map(struct actor *a)
 {
 	static const uint8_t kinds[] = {R_NORMAL, R_NORMAL, R_NORMAL, R_NORMAL, R_WHOLE,
-					R_WHOLE,  R_WHOLE,  R_HUGE,   R_SPARSE, R_DOWN};
+					R_WHOLE,  R_WHOLE,  R_HUGE,   R_HUGE,   R_SPARSE, R_DOWN};
 	enum region_kind kind = kinds[pick(a, sizeof kinds)];
 
 	for (unsigned i = 0; i < REGIONS; i++)

@@ -6,8 +6,10 @@ nothing may stay behind. Environment: UPAGER_BUILD, UPAGER_TORTURE (the client's
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "behaviour"))
@@ -28,6 +30,14 @@ def main():
   torture = os.environ.get("UPAGER_TORTURE") or os.path.join(harness.BUILD, "tests", "torture",
                                                              "torture")
   config = {"swap": [SWAP], **arguments.config}
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was borrowed is given back
+  with contextlib.ExitStack() as stack:
+    with contextlib.suppress(harness.Skip):  # without them it does without
+      stack.enter_context(harness.Pool(2 * 8))
+    return torture_under(torture, config, arguments)
+
+
+def torture_under(torture, config, arguments):
   with harness.Run([torture, *arguments.options], memory=arguments.memory, config=config) as run:
     try:
       run.wait(arguments.timeout)

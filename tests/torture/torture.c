@@ -19,7 +19,7 @@ static struct op *table[128];
 static unsigned n_ops, total_weight;
 
 static struct op *const lists[] = {ops_touch, ops_map,     ops_advice,
-				   ops_io,    ops_process, ops_shared};
+				   ops_io,    ops_process, ops_shared, ops_huge};
 #define RARE 20 /* weights below fork's are of this many */
 
 const char *op_name(int op)

@@ -173,7 +173,8 @@ struct op {
 #define OP_THREADS  2u /* starts threads: not in --single */
 #define OP_SHARED   4u /* needs the other actors' state to be true */
 #define OP_PROCESS  8u /* starts processes */
-extern struct op ops_touch[], ops_map[], ops_advice[], ops_io[], ops_process[], ops_shared[];
+extern struct op ops_touch[], ops_map[], ops_advice[], ops_io[], ops_process[], ops_shared[],
+	ops_huge[];
 
 /* page.c */
 uint64_t mix64(uint64_t x);

@@ -84,7 +84,7 @@ SECTIONS = (
     ("43", "the entry says: broken, guard, or nothing", "do_swap_page: handle_pte_marker", "", "kernel"),
     ("44", "it is still in memory", "do_swap_page: swap cache", "fault.c:do_numa_page fill.c:fill_standby", "branch"),
     ("45", "it has to be read", "do_swap_page: swapin_readahead", "fault.c:do_swap_page swapin.c:fill_read", "branch"),
-    ("46", "it cannot be read yet", "do_swap_page: no folio", "swapin.c:read_cluster", "branch"),
+    ("46", "it cannot be read yet", "do_swap_page: no folio", "swapin.c:fill_slots", "branch"),
     ("47", "it is known to be lost", "do_swap_page: HWPOISON", "fault.c:do_poisoned_page fill.c:fill_poison", "branch"),
     ("48", "it is being read for another", "do_swap_page: folio_lock_or_retry", "fault.c:do_busy_page", "branch"),
     ("49", "its slot has gone to another page", "do_swap_page: folio_test_swapcache", "mm/slots.c:slot_put swapin.c:select_pages", "branch"),
@@ -102,7 +102,7 @@ SECTIONS = (
     ("59", "write to the zero page", "do_wp_page: wp_page_copy", "fault.c:do_wp_page", "branch"),
     ("60", "write, ours alone", "wp_page_reuse", "fault.c:do_wp_page", "branch"),
     ("61", "write, shared with another process", "wp_page_copy", "fault.c:do_wp_page", "branch"),
-    ("62", "write, a private mapping's page of the file", "wp_page_copy", "fault.c:wp_page_private", "branch"),
+    ("62", "write, a private mapping's page of the file", "wp_page_copy", "filemap.c:filemap_unprotect", "branch"),
     ("63", "write, a shared mapping", "wp_page_shared", "fault.c:wp_page_shared", "branch"),
     ("64", "no memory for the copy, or it has changed meanwhile", "wp_page_copy: OOM", "", "kernel"),
     ("65", "write, and it may be written", "handle_pte_fault: pte_mkdirty", "", "kernel"),
@@ -121,7 +121,7 @@ SECTIONS = (
 )
 
 ROWS = [Row(*row) for _, rows in SECTIONS for row in rows]
-TEST = re.compile(r"\brow_(F?\d+)_\w+")
+TEST = re.compile(r"\brow_0*(F?\d+)_\w+")
 OWN = ("rows.py", "test_table", "show")  # of this folder: they speak of tests, and have none
 
 

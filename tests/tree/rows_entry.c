@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <linux/magic.h>
 #include <linux/userfaultfd.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -120,6 +122,84 @@ static void file_is_refused(void)
 	close(uffd);
 }
 
+/* Rows 8 and 21: no memory for a page table, with or without the wish for a huge page. */
+static void no_table(int advice)
+{
+	char *at = region(3 * 512);
+	struct figures before, d;
+
+	at = (char *)(((uintptr_t)at + 2 * MIB - 1) & ~(2 * MIB - 1));
+	if (madvise(at, 2 * MIB, advice))
+		skip("this kernel has no huge pages");
+	sleep_ms(50); /* what the advice has split is known */
+	before = figures();
+	inject->error = ENOMEM;
+	inject->fail[INJECT_ZEROPAGE] = 10;
+	poke(at + 77 * PAGE, 5);
+	d = since(&before);
+	same_as(inject->failed[INJECT_ZEROPAGE], 10);
+	same_as(d.reclaims, 10);
+	same_as(d.zero, 1);
+	must(peek(at + 77 * PAGE) == 5);
+}
+
+static void no_huge_table(void)
+{
+	no_table(MADV_HUGEPAGE);
+}
+
+static void no_small_table(void)
+{
+	no_table(MADV_NOHUGEPAGE);
+}
+
+static void is_unregistrable(const char *at)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	struct uffdio_register reg = {
+		.range = {.start = (uintptr_t)at, .len = PAGE},
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
+	};
+
+	must(uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0);
+	must(ioctl(uffd, UFFDIO_REGISTER, &reg) < 0 && errno == EINVAL);
+	close(uffd);
+}
+
+/* Row 29: a mapping that is filled when it is made, and has no way to answer a fault: a ring. */
+static void ring_is_refused(void)
+{
+	struct io_uring_params params = {0};
+	int fd = (int)syscall(SYS_io_uring_setup, 4, &params);
+	char *at;
+
+	if (fd < 0)
+		skip("io_uring is not allowed");
+	at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQ_RING);
+	must(at != MAP_FAILED);
+	is_unregistrable(at);
+	must(signal_of_read(at) == 0);
+	close(fd);
+}
+
+/* Row 58: a mapping of the kernel's, with no pages that it would keep account of. */
+static void special_is_refused(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	unsigned long start = 0;
+	char line[512];
+
+	must(maps);
+	while (fgets(line, sizeof(line), maps) && !start)
+		if (strstr(line, "[vvar]"))
+			start = strtoul(line, NULL, 16);
+	fclose(maps);
+	if (!start)
+		skip("this kernel maps no [vvar]");
+	is_unregistrable((char *)start);
+}
+
 /* Row 23: a stack does not grow into the gap above its neighbour; elsewhere it does. */
 static void stack_guard(void)
 {
@@ -146,6 +226,10 @@ const struct interleaving entry_rows[] = {
     {"row_1_no_mapping_no_right", no_mapping_no_right},
     {"row_6_no_memory_waits", no_memory},
     {"row_6_cgroup_is_full", cgroup_is_full},
+    {"row_8_no_memory_for_a_huge_page", no_huge_table},
+    {"row_21_no_memory_for_a_page_table", no_small_table},
+    {"row_29_ring_is_refused", ring_is_refused},
+    {"row_58_special_mapping_is_refused", special_is_refused},
     {"row_12_file_is_refused", file_is_refused},
     {"row_23_stack_guard", stack_guard},
     {NULL, NULL},

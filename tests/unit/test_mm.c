@@ -342,6 +342,31 @@ static void expect(const char *expected)
 	cr_expect_str_eq(text, expected);
 }
 
+static void put(uint64_t start, uint64_t stop)
+{
+	cr_assert_eq(regions_put(&regions, &(struct region){.start = start, .end = stop}), 0);
+}
+
+Test(regions, put)
+{
+	put(30, 40);
+	expect("30-40 ");
+	put(10, 20);
+	put(50, 60);
+	expect("10-20 30-40 50-60 ");
+	put(15, 35);
+	expect("10-15 15-35 35-40 50-60 ");
+	put(52, 54);
+	expect("10-15 15-35 35-40 50-52 52-54 54-60 ");
+	put(0, 100);
+	expect("0-100 ");
+	for (uint64_t i = 0; i < 200; i++)
+		put(1000 - i, 1001 - i);
+	cr_expect_eq(regions.n, 201);
+	cr_expect_eq(regions.list[1].start, 801);
+	regions_done(&regions);
+}
+
 Test(regions, find)
 {
 	add(10, 20);

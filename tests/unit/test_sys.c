@@ -40,6 +40,8 @@ Test(procmaps, lines)
 		{"1000-3000 rw-s 00000000 00:00 0 \n", 0x1000, 0x3000, R | W | S},
 		{"1000-3000 rw-p 00001000 fd:01 77   /tmp/a file (deleted)\n", 0x1000, 0x3000, R | W},
 		{"1000-3000 rw-p 00001000 00:1f 0   /\n", 0x1000, 0x3000, R | W},
+		{"7f1fe4000000-7f1fe4400000 rw-p 00000000 00:11 9   /anon_hugepage (deleted)\n",
+		 0x7f1fe4000000, 0x7f1fe4400000, R | W | PROCMAPS_HUGETLB},
 		/* A file that is called as anonymous memory is. */
 		{"1000-3000 rw-p 00000000 08:01 5   [heap]\n", 0x1000, 0x3000, R | W},
 	};
@@ -148,6 +150,7 @@ Test(pagemap, own_pages)
 	cr_expect_eq(pagemap_is(fd, base, PAGEMAP_PRESENT), 1);
 	cr_expect_eq(pagemap_is(fd, base, PAGEMAP_RESIDENT), 1);
 	cr_expect_eq(pagemap_is(fd, base, PAGEMAP_MARKER), 0);
+	cr_expect_eq(pagemap_is(fd, base, PAGEMAP_HUGE), 0);
 	cr_expect_eq(pagemap_is(fd, base + 9 * PAGE_SIZE, PAGEMAP_PRESENT), 1);
 	cr_expect_eq(pagemap_is(fd, base + 9 * PAGE_SIZE, PAGEMAP_RESIDENT), 0);
 	cr_expect_eq(pagemap_scan(fd, base, base + 16 * PAGE_SIZE, PAGEMAP_RESIDENT, runs, 4, 0, &end),

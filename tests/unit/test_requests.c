@@ -1,0 +1,233 @@
+/* What clients ask for on connections of their own, with the fake pager. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clients.h"
+#include "failure.h"
+#include "listen.h"
+#include "log.h"
+#include "monitor.h"
+#include "notices.h"
+#include "proto/session.h"
+#include "sessions.h"
+
+static struct pager *pager;
+static struct registry registry;
+static struct monitors monitors;
+static struct notices notices;
+static struct clients clients;
+static struct sessions sessions;
+static uv_loop_t loop;
+static char path[64];
+
+static void setup(void)
+{
+	struct pager_config config = {0};
+	struct failure failure;
+
+	log_init(true);
+	snprintf(path, sizeof(path), "/tmp/test-requests-%d", getpid());
+	uv_loop_init(&loop);
+	cr_assert_eq(pager_new(&config, &pager, NULL), 0);
+	registry_init(&registry, pager);
+	monitors_init(&monitors, &loop, &registry);
+	notices = (struct notices){pager, &registry, &monitors};
+	clients = (struct clients){&loop, pager, &registry, &notices, &monitors};
+	sessions = (struct sessions){.loop = &loop, .clients = &clients, .give_up_s = 10};
+	cr_assert_eq(
+	    sessions_init(&sessions, listen_bind(path, SOCK_SEQPACKET, &failure), &failure), 0);
+}
+
+static void pump(void)
+{
+	for (unsigned i = 0; i < 10; i++) {
+		uv_run(&loop, UV_RUN_NOWAIT);
+		usleep(500);
+	}
+}
+
+static void teardown(void)
+{
+	pump();
+	cr_expect(TAILQ_EMPTY(&registry.groups));
+	sessions_close(&sessions);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	cr_expect_eq(uv_loop_close(&loop), 0);
+	pager_free(pager);
+	unlink(path);
+}
+
+TestSuite(requests, .init = setup, .fini = teardown, .timeout = 30);
+
+/* A connection that has had its offer. */
+static int connect_session(void)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct session_offer offer;
+	int device = -1, fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	unsigned n = 0;
+
+	strcpy(address.sun_path, path);
+	cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	pump();
+	cr_assert_eq(session_receive(fd, SESSION_OFFER, &offer, sizeof(offer), &device, 1, &n, NULL),
+		     0);
+	if (n)
+		close(device);
+	return fd;
+}
+
+static void ask(int fd, enum session_type type, void *message, unsigned size)
+{
+	session_header_init(message, type);
+	cr_assert_eq(session_send(fd, message, size, NULL, 0), 0);
+	pump();
+}
+
+static int replied(int fd)
+{
+	struct session_reply reply;
+	int r = session_receive(fd, SESSION_REPLY, &reply, sizeof(reply), NULL, 0, NULL, NULL);
+
+	return r < 0 ? r : reply.status;
+}
+
+static bool is_closed(int fd)
+{
+	char byte;
+
+	return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+static int join(int fd, const char *name, uint64_t limit, uint64_t *ret_key)
+{
+	struct session_join message = {.limit = limit};
+	struct session_joined joined;
+
+	strcpy(message.name, name);
+	ask(fd, SESSION_JOIN, &message, sizeof(message));
+	cr_assert_eq(session_receive(fd, SESSION_JOINED, &joined, sizeof(joined), NULL, 0, NULL,
+				     NULL), 0);
+	*ret_key = joined.group_key;
+	return joined.status;
+}
+
+Test(requests, a_group_lives_while_its_connection_does)
+{
+	int a = connect_session(), b = connect_session();
+	uint64_t key = 0, other = 0;
+
+	cr_assert_eq(join(a, "lib", 1 << 24, &key), 0);
+	cr_assert_eq(join(b, "lib", 1 << 28, &other), 0);
+	cr_expect(key && key == other);
+	cr_expect_eq(registry_group_by_key(&registry, key), registry_group(&registry, "lib"));
+	close(a);
+	pump();
+	cr_expect(registry_group(&registry, "lib"), "the other holds it");
+	close(b);
+	pump();
+	cr_expect_null(registry_group(&registry, "lib"));
+}
+
+Test(requests, groups_that_cannot_be)
+{
+	int fd = connect_session();
+	char name[32];
+	uint64_t key;
+
+	cr_expect_eq(join(fd, "a name", 1 << 24, &key), -EINVAL);
+	cr_expect_eq(join(fd, "small", 1, &key), -ERANGE);
+	cr_expect_eq(join(fd, "large", UINT64_MAX, &key), -ERANGE);
+	cr_expect_eq(join(fd, "", 0, &key), 0, "no limit, and a name is made up");
+	snprintf(name, sizeof(name), "pid-%d", getpid());
+	cr_expect(registry_group(&registry, name));
+	close(fd);
+}
+
+Test(requests, who_is_not_attached_gets_nothing)
+{
+	struct session_figures figures;
+	struct session_stat stat;
+	struct session_map map = {.shared = 1};
+	int fd = connect_session(), file = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	session_header_init(&map.header, SESSION_MAP);
+	cr_assert_eq(session_send(fd, &map, sizeof(map), &file, 1), 0);
+	pump();
+	cr_expect_eq(replied(fd), -ESRCH);
+	cr_expect(is_closed(fd));
+	close(fd);
+
+	fd = connect_session();
+	ask(fd, SESSION_STAT, &stat, sizeof(stat));
+	cr_assert_eq(session_receive(fd, SESSION_FIGURES, &figures, sizeof(figures), NULL, 0, NULL,
+				     NULL), 0);
+	cr_expect_eq(figures.status, -ESRCH);
+	close(fd);
+	close(file);
+}
+
+Test(requests, malformed)
+{
+	struct session_map map = {0};
+	struct session_range range = {.advice = 99};
+	struct {
+		enum session_type type;
+		void *message;
+		unsigned size;
+		int status;
+	} cases[] = {
+	    {SESSION_MAP, &map, sizeof(map), -EPROTO}, /* no file */
+	    {SESSION_MAP, &map, sizeof(map) - 1, -EPROTO},
+	    {SESSION_MAPPED, &range, sizeof(range), -EPROTO}, /* nothing was offered */
+	    {SESSION_ADVISE, &range, sizeof(range), -EINVAL},
+	    {SESSION_SYNC, &range, sizeof(range) - 8, -EPROTO},
+	    {SESSION_REPLY, &range, sizeof(range), -EPROTO},
+	    {(enum session_type)1000, &range, sizeof(range), -EPROTO},
+	};
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		int fd = connect_session();
+
+		ask(fd, cases[i].type, cases[i].message, cases[i].size);
+		cr_expect_eq(replied(fd), cases[i].status, "case %u", i);
+		cr_expect(is_closed(fd), "case %u", i);
+		close(fd);
+	}
+}
+
+/* A worker answers; the connection is its, and ends with the answer. */
+Test(requests, sync)
+{
+	struct session_range range = {.address = 0x10000, .length = 4096};
+	int fd = connect_session();
+
+	ask(fd, SESSION_SYNC, &range, sizeof(range));
+	cr_expect_eq(replied(fd), 0);
+	cr_expect(is_closed(fd));
+	close(fd);
+}
+
+Test(requests, a_child_is_not_its_parent)
+{
+	struct session_stat stat;
+	int status, fd = connect_session();
+	pid_t pid = fork();
+
+	session_header_init(&stat.header, SESSION_STAT);
+	if (!pid)
+		_exit(session_send(fd, &stat, sizeof(stat), NULL, 0) ? 1 : 0);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	pump();
+	cr_expect_eq(replied(fd), -EPERM);
+	cr_expect(is_closed(fd));
+	close(fd);
+}
