@@ -2,7 +2,7 @@
 BUILD ?= build
 MESON_ARGS ?=
 
-.PHONY: all build demo check check-long bench install uninstall clean
+.PHONY: all build demo check check-long tree bench install uninstall clean
 
 all: build
 
@@ -28,6 +28,12 @@ check-long:
 	@scripts/deps.sh build test
 	@$(MAKE) --no-print-directory build
 	@UPAGER_BUILD=$(abspath $(BUILD)) tests/run --long
+
+# The rows of the fault tree, each with its tests, and how they ended.
+tree:
+	@scripts/deps.sh build test
+	@$(MAKE) --no-print-directory build
+	@UPAGER_BUILD=$(abspath $(BUILD)) tests/tree/show
 
 bench:
 	@scripts/deps.sh build test

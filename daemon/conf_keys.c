@@ -55,6 +55,10 @@ const struct conf_key conf_keys[] = {
     TOP(CONF_UINT, "stuck_ms", pager.stuck_ms, .min = 10, .max = 600000, .unit = "milliseconds",
 	.fallback = "1000",
 	.meaning = "how long an agent may hold the gate before it is replaced by its spare"),
+    TOP(CONF_UINT, "pretend_nodes", pager.pretend_nodes, .min = 0, .max = 64, .unit = "nodes",
+	.fallback = "0", .testing = true,
+	.meaning = "for tests: memory nodes that the daemon shall believe in; 0 = those there "
+		   "are"),
     TOP(CONF_SIZE, "image_memory", pager.image_memory, .min = 1 << 20, .max = INT64_MAX,
 	.unit = "bytes", .fallback = "\"1G\"",
 	.meaning = "what the pages of files that programs map through upager_map_file(3) may hold "

@@ -21,6 +21,7 @@ struct slot_record {
 	uint8_t gen;
 	_Atomic uint8_t writing;  /* its bytes are not in the tier yet: readers wait */
 	uint16_t bad;             /* the device refused it: never used again */
+	uint32_t shadow;          /* the group's evictions when the page left (policy/refault.h) */
 	struct slot_sum sum;
 };
 

@@ -67,6 +67,8 @@ struct group {
 	uint64_t overhead;      /* pages of frames that have been used */
 	uint64_t reserved;      /* pages of frames that may be used: room is kept for them */
 	uint64_t shared;        /* pages counted in several tasks (after a fork) */
+	uint32_t evictions;     /* pages that have left, ever; wraps */
+	uint32_t reclaim;       /* pages that must leave although the limit is kept */
 	uint64_t sampled_at, next_sample, shared_at, overrun_at, full_at, active_at, hopeless_until,
 		grown_at; /* ns */
 	uint64_t published_at;  /* ns */

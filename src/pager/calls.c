@@ -134,7 +134,7 @@ static void age_words(struct task *t, uint64_t start, uint64_t end)
 		for (unsigned i = from; i < to; i++)
 			if (word_tag(leaf->words[i]) == WORD_PRESENT)
 				word_set(&t->table, leaf, i,
-					 leaf->words[i] & ~(word_t)WORD_YOUNG);
+					 leaf->words[i] & ~(word_t)(WORD_YOUNG | WORD_ACTIVE));
 	}
 }
 

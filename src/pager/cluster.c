@@ -47,7 +47,7 @@ static bool choose(struct task *t, struct leaf *leaf)
 		spare = spare || choice == VICTIM_SPARE;
 	}
 	for (unsigned i = 0; i < LEAF_WORDS && spare; i++)
-		word_set(&t->table, leaf, i, leaf->words[i] & ~(word_t)WORD_YOUNG);
+		word_set(&t->table, leaf, i, victim_spared(leaf->words[i]));
 	t->hand.taken_in_lap += spare; /* worth another lap */
 	return take;
 }

@@ -36,10 +36,13 @@ void limbo_clear(struct task *t)
 /* mmap_changing is zero: every event that happened has been read. */
 void limbo_purge(struct task *t)
 {
+	enum uffd_verdict verdict;
+
 	if (!t->n_limbo && !t->unmarked && !t->mappings.n_old)
 		return;
 	/* Any other refusal would do as well: the client may have unmapped the sentinel. */
-	if (uffd_classify(uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false)) == UFFD_RETRY)
+	verdict = uffd_classify(uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false));
+	if (verdict == UFFD_RETRY || verdict == UFFD_SHORT)
 		return;
 	limbo_clear(t);
 	mappings_forget_old(&t->mappings);

@@ -222,21 +222,30 @@ static struct task *choose_task(struct group *g)
 	return best;
 }
 
-void evict_group(struct group *g)
+/* What may stay: less than the limit allows where the machine has not even that. */
+static uint64_t pages_to_keep(const struct group *g)
 {
 	struct pressure p = pressure_of(bytes_to_pages(g->limit), g->reserved);
-	uint64_t away = pages_on_their_way(g);
+	uint64_t less = g->resident > g->reclaim ? g->resident - g->reclaim : 0;
+
+	return MIN(p.low, less);
+}
+
+void evict_group(struct group *g)
+{
+	uint64_t away = pages_on_their_way(g), keep;
 
 	if (!g->armed)
 		return;
-	while (g->resident > p.low + away) {
+	while (keep = pages_to_keep(g), g->resident > keep + away) {
 		struct task *t = choose_task(g);
 		uint32_t n;
 
 		if (!t)
 			return;
-		n = evict_task(t, (uint32_t)MIN(MAX(g->resident - p.low - away, 32ull),
+		n = evict_task(t, (uint32_t)MIN(MAX(g->resident - keep - away, 32ull),
 						(uint64_t)BATCH));
+		g->reclaim -= MIN(n, g->reclaim);
 		if (!n) {
 			/* Frames are on their way to the tier, or nothing may leave. */
 			if (g->worker->now >= t->hand.exhausted_until)
@@ -325,6 +334,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 	else if (!moved)
 		t->hand.exhausted_until = t->worker->now + REFUSED_REST;
 	count_add(&t->counters, evicted, moved);
+	t->group->evictions += moved;
 	task_charge(t, -(int64_t)moved);
 	group_unshare(t->group, MIN(moved, c->n_shared));
 	cluster_left(t, c, moved);

@@ -15,9 +15,10 @@
  *       the word is
  *         NONE, PRESENT ....................... do_anonymous_page  zeros
  *         EVICTING, FILLING ................... do_busy_page       joins what is under way
- *         STANDBY ............................. do_standby_page    back from its frame, no I/O
+ *         STANDBY ............................. do_numa_page       back from its frame, no I/O
  *         SWAP ................................ do_swap_page       same-filled, or read
  *         POISON .............................. do_poisoned_page   SIGBUS
+ *       (the last three through ............... do_evicted_page    has the client discarded it?)
  *
  * No I/O, ioctl or logging here: only in what is called (fill.c). A fault that meets a changed word
  * is decided anew; one that meets a pending event, or the limit, waits (task_fault).
@@ -28,6 +29,7 @@
 #include "base/util.h"
 #include "pager/file.h"
 #include "pager/snapshot.h"
+#include "policy/refault.h"
 #include "proto/session.h"
 #include "sys/pagemap.h"
 
@@ -46,6 +48,8 @@ static enum fault_result do_sentinel(struct fault *f)
 	r = uffd_copy(t->uffd, t->sentinel, page, PAGE_SIZE, false);
 	if (uffd_classify(r) == UFFD_RETRY)
 		return FAULT_RETRY;
+	if (uffd_classify(r) == UFFD_SHORT)
+		return fill_short(t);
 	if (r < 0)
 		uffd_wake(t->uffd, t->sentinel, PAGE_SIZE);
 	count(&t->counters, handshake);
@@ -86,13 +90,27 @@ static enum fault_result do_evicted_page(struct fault *f,
 	return FAULT_RESTART;
 }
 
-static enum fault_result do_standby_page(struct fault *f)
+/* How much has left since this page did? If little, it is active: the hand spares it longer. */
+static void workingset_refault(struct fault *f, struct slot slot)
 {
+	const struct group *g = f->task->group;
+	uint32_t shadow = tier_of(f->task->worker, slot.tier)->slots.records[slot.index].shadow;
+
+	f->active = refault_activates(g->evictions, shadow, g->resident) ? WORD_ACTIVE : 0;
+}
+
+/* The page was only taken out of the client's page table: this touch is the hint that it is in use. It
+ * is restored without I/O, young, and on the node of the thread that touched it. */
+static enum fault_result do_numa_page(struct fault *f)
+{
+	workingset_refault(f, f->task->frames.records[word_frame(f->word)].slot);
 	return do_evicted_page(f, fill_standby);
 }
 
 static enum fault_result do_swap_page(struct fault *f)
 {
+	if (word_tier(f->word) != TIER_SAME)
+		workingset_refault(f, word_slot(f->word));
 	return do_evicted_page(f, word_tier(f->word) == TIER_SAME ? fill_same : fill_read);
 }
 
@@ -139,6 +157,8 @@ static enum fault_result do_wp_page(struct fault *f)
 	switch (uffd_classify(r)) {
 	case UFFD_RETRY:
 		return FAULT_RETRY;
+	case UFFD_SHORT:
+		return fill_short(t);
 	case UFFD_DONE:
 		task_charge(t, grows);
 		count(&t->counters, wp_reuse);
@@ -209,7 +229,7 @@ static enum fault_result handle_pte_fault(struct fault *f)
 	case WORD_FILLING:
 		return do_busy_page(f);
 	case WORD_STANDBY:
-		return do_standby_page(f);
+		return do_numa_page(f);
 	case WORD_SWAP:
 		return do_swap_page(f);
 	case WORD_POISON:
@@ -310,6 +330,7 @@ void task_fault(struct task *t, uint64_t address, bool write, bool protect, uint
 		.write = write,
 		.protect = protect,
 		.by_agent = ptid && ptid == (uint32_t)t->agent_ns_pid[t->agent],
+		.ptid = ptid,
 		.overrun = overrun || (since && w->now - since > WAIT_MAX),
 	};
 

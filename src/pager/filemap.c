@@ -129,6 +129,8 @@ enum fault_result filemap_unprotect(struct fault *f)
 	switch (uffd_classify(uffd_protect(t->uffd, f->address, PAGE_SIZE, false))) {
 	case UFFD_RETRY:
 		return FAULT_RETRY;
+	case UFFD_SHORT:
+		return fill_short(t);
 	case UFFD_DONE:
 		count(&t->counters, wp_reuse);
 		return FAULT_DONE;

@@ -8,12 +8,23 @@
 #include "pager/worker.h"
 #include "sys/pagemap.h"
 
+#define RECLAIM 32u /* pages that leave where there is no memory for one */
+
+enum fault_result fill_short(struct task *t)
+{
+	t->group->reclaim = RECLAIM;
+	count(&t->counters, reclaims);
+	return FAULT_RETRY;
+}
+
 /* What a call on one page has come to, where it is not done. */
 enum fault_result fill_refused(struct task *t, uint64_t address, ssize_t r)
 {
 	switch (uffd_classify(r)) {
 	case UFFD_RETRY:
 		return FAULT_RETRY;
+	case UFFD_SHORT:
+		return fill_short(t);
 	case UFFD_EXISTS:
 		uffd_wake(t->uffd, address, PAGE_SIZE);
 		count(&t->counters, race);
@@ -127,6 +138,9 @@ int fill_is_ours(struct task *t, uint64_t address, word_t word)
 	switch (uffd_classify(r)) {
 	case UFFD_EXISTS:
 		return 1;
+	case UFFD_SHORT:
+		fill_short(t);
+		return -EAGAIN;
 	case UFFD_RETRY:
 		return -EAGAIN;
 	default:
@@ -143,40 +157,40 @@ static bool keeps_slot(const struct task *t, struct slot slot)
 }
 
 /* The word of a page that has come in from a slot, whose count it keeps or lets go. */
-void fill_commit(struct task *t, uint64_t address, struct slot slot, bool protect)
+void fill_commit(struct task *t, uint64_t address, struct slot slot, unsigned flags)
 {
-	word_t word = word_make(WORD_PRESENT, WORD_YOUNG, 0, 0);
+	word_t word = word_make(WORD_PRESENT, WORD_YOUNG | (flags & WORD_ACTIVE), 0, 0);
 
 	if (keeps_slot(t, slot))
-		word = word_of_slot(WORD_PRESENT,
-				    WORD_YOUNG | WORD_SLOT | (protect ? WORD_WP : 0), slot);
+		word = word_of_slot(WORD_PRESENT, WORD_YOUNG | WORD_SLOT | flags, slot);
 	else
 		pager_slot_put(t->worker, word_of_slot(WORD_SWAP, 0, slot));
 	table_set(&t->table, address, word);
 }
 
 /* clean = wp: a page that is read keeps its slot until the first write, which tells. */
-bool fill_protects(const struct fault *f)
+unsigned fill_protects(const struct fault *f)
 {
-	return f->task->worker->pager->config.clean == PAGER_CLEAN_WP && !f->write;
+	return f->task->worker->pager->config.clean == PAGER_CLEAN_WP && !f->write ? WORD_WP : 0;
 }
 
-static void frame_is_in(struct task *t, uint32_t frame, bool protect)
+/* flags: WORD_WP, WORD_ACTIVE */
+static void frame_is_in(struct task *t, uint32_t frame, unsigned flags)
 {
 	struct slot slot = t->frames.records[frame].slot;
 
-	fill_commit(t, t->frames.records[frame].address, slot, protect && keeps_slot(t, slot));
+	fill_commit(t, t->frames.records[frame].address, slot, flags);
 	evict_frame_drop(t, frame);
 	task_charge(t, 1);
 }
 
-static bool put_frame(struct task *t, uint32_t frame, bool protect, ssize_t *ret)
+static bool put_frame(struct task *t, uint32_t frame, unsigned flags, ssize_t *ret)
 {
 	*ret = uffd_copy(t->uffd, t->frames.records[frame].address,
-			 t->frame_memory + pages_to_bytes(frame), PAGE_SIZE, protect);
+			 t->frame_memory + pages_to_bytes(frame), PAGE_SIZE, flags & WORD_WP);
 	if (*ret <= 0)
 		return false;
-	frame_is_in(t, frame, protect);
+	frame_is_in(t, frame, flags);
 	return true;
 }
 
@@ -201,16 +215,16 @@ static uint32_t wanted_frames(struct task *t, uint64_t address, uint32_t max)
 	return (uint32_t)bytes_to_pages(run.end - run.start);
 }
 
-uint32_t fill_frames(struct task *t, uint64_t address, uint32_t max, bool protect)
+uint32_t fill_frames(struct task *t, uint64_t address, uint32_t max, unsigned flags)
 {
 	uint32_t frame = word_frame(table_get(&t->table, address));
 	uint32_t n = wanted_frames(t, address, max);
 	ssize_t r = n ? uffd_copy(t->uffd, address, t->frame_memory + pages_to_bytes(frame),
-				  pages_to_bytes(n), protect) : 0;
+				  pages_to_bytes(n), flags & WORD_WP) : 0;
 
 	n = r > 0 ? (uint32_t)bytes_to_pages((uint64_t)r) : 0;
 	for (uint32_t i = 0; i < n; i++)
-		frame_is_in(t, frame + i, protect);
+		frame_is_in(t, frame + i, flags);
 	return n;
 }
 
@@ -218,7 +232,26 @@ bool fill_put_back(struct task *t, uint32_t frame)
 {
 	ssize_t r;
 
-	return put_frame(t, frame, false, &r);
+	return put_frame(t, frame, 0, &r);
+}
+
+/* Pages that were asked for by a thread lie on its node, where there are several. */
+static void to_the_node(struct fault *f, uint32_t n)
+{
+	const struct numa *numa = &f->task->worker->pager->numa;
+	struct task *t = f->task;
+	int node, at;
+	ssize_t moved;
+
+	if (numa->nodes < 2 || !f->ptid)
+		return;
+	node = numa->of_thread(numa, t->pid, (pid_t)f->ptid);
+	at = node < 0 ? node : numa->of_page(numa, t->pid, f->address);
+	if (node < 0 || at < 0 || at == node)
+		return;
+	moved = numa->migrate(numa, t->pid, f->address, n, (unsigned)node);
+	if (moved > 0)
+		count_add(&t->counters, migrated, moved);
 }
 
 enum fault_result fill_standby(struct fault *f)
@@ -226,21 +259,22 @@ enum fault_result fill_standby(struct fault *f)
 	struct task *t = f->task;
 	uint32_t frame = word_frame(f->word);
 	struct stream *stream;
-	uint32_t n;
+	uint32_t n, i;
 	ssize_t r;
 
 	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
 		return FAULT_NO_ROOM;
 	n = fill_clip(f, stream_window(t->streams, f->address,
 				  t->worker->pager->config.readahead_pages, &stream));
-	if (!put_frame(t, frame, fill_protects(f), &r))
+	if (!put_frame(t, frame, fill_protects(f) | f->active, &r))
 		return fill_refused(t, f->address, r);
 	count(&t->counters, minor);
 	count(&t->counters, standby_hits);
+	count_add(&t->counters, activate, f->active != 0);
 	t->refaults++;
 	/* Neighbours left together, and come back together while a stream lasts. */
 	stream_advance(stream, f->address + PAGE_SIZE);
-	for (uint32_t i = 1; i < n; i++) {
+	for (i = 1; i < n; i++) {
 		uint64_t address = f->address + pages_to_bytes(i);
 		word_t word = table_get(&t->table, address);
 
@@ -250,6 +284,7 @@ enum fault_result fill_standby(struct fault *f)
 		stream_advance(stream, address + PAGE_SIZE);
 		count(&t->counters, readahead);
 	}
+	to_the_node(f, i);
 	return FAULT_DONE;
 }
 

@@ -200,6 +200,7 @@ static int protect_range(const struct task *t, uint64_t start, uint64_t length)
 {
 	switch (uffd_classify(uffd_protect(t->uffd, start, length, true))) {
 	case UFFD_RETRY:
+	case UFFD_SHORT:
 		return -EAGAIN;
 	case UFFD_DONE:
 	case UFFD_ENDED:

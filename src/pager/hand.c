@@ -64,7 +64,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t
 			b->refused = b->refused || word & WORD_PINNED;
 			break;
 		case VICTIM_SPARE:
-			word_set(&t->table, leaf, leaf_index(at), word & ~(word_t)WORD_YOUNG);
+			word_set(&t->table, leaf, leaf_index(at), victim_spared(word));
 			t->hand.taken_in_lap++; /* worth another lap */
 			break;
 		case VICTIM_SKIP:

@@ -100,7 +100,7 @@ static enum fault_result hugetlb_no_page(struct fault *f, uint64_t address)
 		count(&t->counters, zero);
 		return FAULT_DONE;
 	}
-	if (uffd_classify(r) != UFFD_EXISTS && r != -ENOMEM)
+	if (uffd_classify(r) != UFFD_EXISTS && uffd_classify(r) != UFFD_SHORT)
 		return fill_refused(t, address, r);
 	if (t->pagemap >= 0 && pagemap_is(t->pagemap, address, PAGEMAP_PRESENT) == 1)
 		return fill_refused(t, address, -EEXIST);
@@ -109,7 +109,8 @@ static enum fault_result hugetlb_no_page(struct fault *f, uint64_t address)
 		count(&t->counters, minor);
 		return FAULT_DONE;
 	}
-	if (uffd_classify(r) == UFFD_RETRY || uffd_classify(r) == UFFD_EXISTS)
+	if (uffd_classify(r) == UFFD_RETRY || uffd_classify(r) == UFFD_SHORT ||
+	    uffd_classify(r) == UFFD_EXISTS)
 		return fill_refused(t, address, r);
 	return pool_is_dry(t, address);
 }

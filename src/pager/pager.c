@@ -431,6 +431,10 @@ int pager_new(const struct pager_config *config, struct pager **ret, const char 
 	memset(p, 0, sizeof(*p));
 	p->config = *config;
 	p->state_dir = p->notice_fd = -1;
+	if (config->pretend_nodes)
+		numa_pretend(&p->numa, config->pretend_nodes);
+	else
+		numa_init(&p->numa, NUMA_DIR);
 	p->next_id = 1;
 	pthread_mutex_init(&p->registry, NULL);
 	pthread_mutex_init(&p->images_lock, NULL);

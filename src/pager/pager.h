@@ -53,6 +53,7 @@ struct pager_config {
 	unsigned readahead_pages; /* largest readahead window, 1 … 512 pages */
 	unsigned busy_poll_us;    /* how long a worker polls after activity; 0 = never */
 	unsigned stuck_ms;        /* how long an agent may hold the gate before its twin is replaced */
+	unsigned pretend_nodes;   /* tests: so many memory nodes; 0 = those that there are */
 	uint64_t image_memory;    /* bytes that the pages of files may hold together */
 	unsigned writeback_s;     /* seconds after which a dirty page of a file is written */
 	unsigned image_error_every; /* tests: every n-th read of a file fails with EIO; 0 = never */

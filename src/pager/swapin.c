@@ -12,7 +12,7 @@ struct fill {
 	struct task *task;
 	uint64_t address;
 	uint32_t n, attempts;
-	bool protect;
+	unsigned flags;  /* WORD_WP, WORD_ACTIVE: the latter of the first page alone */
 	word_t words[]; /* as they were when the read began: FILLING */
 };
 
@@ -89,7 +89,7 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 	struct task *t = fill->task;
 	uint64_t address = fill->address + pages_to_bytes(i);
 	ssize_t r = uffd_copy(t->uffd, address, (char *)fill->io.buffer + pages_to_bytes(i),
-			      pages_to_bytes(n), fill->protect);
+			      pages_to_bytes(n), fill->flags & WORD_WP);
 
 	if (n > 1 && uffd_classify(r) == UFFD_CHANGED) {
 		t->adopt.wanted = true; /* a seam in the middle: one by one */
@@ -97,6 +97,8 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 	}
 	if (r <= 0) {
 		unfill(fill, i);
+		if (uffd_classify(r) == UFFD_SHORT)
+			fill_short(t);
 		if (uffd_classify(r) != UFFD_EXISTS)
 			return 1;
 		/* Something is there already: then ours is history. */
@@ -109,7 +111,7 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 	n = (uint32_t)bytes_to_pages((uint64_t)r);
 	for (uint32_t k = i; k < i + n; k++)
 		fill_commit(t, fill->address + pages_to_bytes(k), word_slot(fill->words[k]),
-		       fill->protect);
+			    k ? fill->flags & WORD_WP : fill->flags);
 	return n;
 }
 
@@ -198,7 +200,7 @@ static uint32_t neighbours(struct task *t, uint64_t address, uint32_t max)
 	return n;
 }
 
-uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, bool protect)
+uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, unsigned flags)
 {
 	struct worker *w = t->worker;
 	struct fill *fill;
@@ -212,7 +214,7 @@ uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, bool protect
 		bounce_give(w, bounce, n);
 		return 0;
 	}
-	*fill = (struct fill){.task = t, .address = address, .n = n, .protect = protect};
+	*fill = (struct fill){.task = t, .address = address, .n = n, .flags = flags};
 	fill->io.uring = &w->uring;
 	fill->io.buffer = bounce;
 	fill->io.buffer_index = w->bounce_index;
@@ -244,7 +246,7 @@ enum fault_result fill_read(struct fault *f)
 				       t->worker->pager->config.readahead_pages, &stream));
 	if (t->pagemap < 0)
 		window = 1; /* markers are probed one by one */
-	done = fill_slots(t, f->address, MIN(window, PIECE), fill_protects(f));
+	done = fill_slots(t, f->address, MIN(window, PIECE), fill_protects(f) | f->active);
 	if (!done)
 		return FAULT_RETRY; /* a sibling's frame is on its way there, or memory is short */
 	while (done < window) {
@@ -256,6 +258,7 @@ enum fault_result fill_read(struct fault *f)
 	}
 	stream_advance(stream, f->address + pages_to_bytes(done));
 	count(&t->counters, major);
+	count_add(&t->counters, activate, f->active != 0);
 	t->refaults++;
 	count_add(&t->counters, readahead, done - 1);
 	return FAULT_DONE;

@@ -213,7 +213,8 @@ static void *worker_main(void *argument)
 			w->mail_armed = uring_poll(&w->uring, w->mail_fd, POLLIN, &w->mail_poll) == 0;
 		wait = time_to_wait(w);
 		/* A moment of polling after activity: waking up costs more than looking. */
-		if (wait && now_ns() - w->active_at < w->pager->config.busy_poll_us * 1000ull)
+		if (wait && !w->n_retries &&
+		    now_ns() - w->active_at < w->pager->config.busy_poll_us * 1000ull)
 			wait = 0;
 		if (uring_run(&w->uring, wait) < 0)
 			abort();

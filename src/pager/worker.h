@@ -13,6 +13,7 @@
 #include "mm/task.h"
 #include "pager/pager.h"
 #include "policy/stream.h"
+#include "sys/numa.h"
 #include "tier/tier.h"
 
 #define BOUNCE_PAGES  1024u
@@ -64,6 +65,7 @@ struct pager {
 	int state_dir;
 	struct worker *workers;
 	unsigned n_workers;
+	struct numa numa;
 	struct tier *tiers[TIERS_MAX]; /* [0] unused: TIER_SAME */
 	unsigned order[TIERS_MAX];     /* tier numbers by falling priority */
 	unsigned n_tiers;              /* in order[] */
@@ -158,8 +160,10 @@ struct fault {
 	const bool write, protect; /* protect: a write to a protected page */
 	const bool by_agent;       /* must not wait for room: the room comes through it */
 	const bool overrun;        /* let it through above the limit: nothing can leave */
+	const uint32_t ptid;       /* the thread, in its own pid namespace; 0: not known */
 	/* the decisions */
 	word_t word;
+	unsigned active; /* WORD_ACTIVE: it left not long ago */
 	struct mapping *mapping; /* of an image; NULL: anonymous memory */
 	bool major;              /* the page was read for it */
 };
@@ -181,25 +185,27 @@ enum fault_result fill_zero(struct fault *fault);
 enum fault_result fill_standby(struct fault *fault);
 enum fault_result fill_same(struct fault *fault);
 enum fault_result fill_poison(struct fault *fault);
+/* There is no memory for a page: others leave, and it is tried again. */
+enum fault_result fill_short(struct task *task);
 /* What a refused call on one page comes to. */
 enum fault_result fill_refused(struct task *task, uint64_t address, ssize_t result);
 /* How many pages may come in at the fault of the `window` that a stream asks for. */
 uint32_t fill_clip(const struct fault *fault, uint32_t window);
 /* The word of a page that has come in from a slot, whose count it keeps or lets go. */
-void fill_commit(struct task *task, uint64_t address, struct slot slot, bool protect);
+void fill_commit(struct task *task, uint64_t address, struct slot slot, unsigned flags);
 /* clean = wp: a page that is read keeps its slot until the first write, which tells. */
-bool fill_protects(const struct fault *fault);
+unsigned fill_protects(const struct fault *fault); /* WORD_WP or 0 */
 /* Is the page's content really with us? 1; 0: the client discarded it; -errno. */
 int fill_is_ours(struct task *task, uint64_t address, word_t word);
 /* Gives a page in a frame back to the client; its word becomes PRESENT. false: not possible now. */
 bool fill_put_back(struct task *task, uint32_t frame);
 /* Pages on standby in neighbouring frames, from `address` on: returns how many have come in. */
-uint32_t fill_frames(struct task *task, uint64_t address, uint32_t max, bool protect);
+uint32_t fill_frames(struct task *task, uint64_t address, uint32_t max, unsigned flags);
 
 /* ---- swapin.c: pages from a tier ---- */
 /* Begins to read up to `max` pages from `address` on; returns how many. 0: nothing to read there, or
  * no memory to read it into. */
-uint32_t fill_slots(struct task *task, uint64_t address, uint32_t max, bool protect);
+uint32_t fill_slots(struct task *task, uint64_t address, uint32_t max, unsigned flags);
 enum fault_result fill_read(struct fault *fault);
 
 /* ---- hugetlb.c: reserved huge pages ---- */

@@ -143,6 +143,8 @@ static bool settles_without_write(struct task *t, uint32_t frame, struct slot_su
 	    !slot_sum_equal(sum, tier_of(w, record->old.tier)->slots.records[record->old.index].sum))
 		return false;
 	pager_slot_put(w, word_of_slot(WORD_SWAP, 0, record->slot));
+	tier_of(w, record->old.tier)->slots.records[record->old.index].shadow =
+		t->group->evictions;
 	record->slot = record->old;
 	record->has_old = false;
 	table_set(&t->table, record->address,
@@ -168,6 +170,7 @@ static bool settle(struct task *t, uint32_t frame)
 		record->has_old = false;
 	}
 	slot->sum = sum;
+	slot->shadow = t->group->evictions;
 	if (owns_word(t, frame, &word)) {
 		table_set(&t->table, record->address,
 			  word_make(WORD_STANDBY, word & WORD_UNMARKED, 0, frame));

@@ -12,9 +12,12 @@
 
 enum victim_choice {
 	VICTIM_TAKE,
-	VICTIM_SPARE, /* clear YOUNG, come back in the next lap */
+	VICTIM_SPARE, /* victim_spared(), come back in the next lap */
 	VICTIM_SKIP,  /* not evictable now */
 };
+
+/* The word of a page that has been spared: next time it is not, or, if it is active, once more. */
+word_t victim_spared(word_t word);
 
 /* lap: how often the hand has gone round; pages that refused to leave are tried in every 8th. */
 enum victim_choice victim_choose(word_t word, uint64_t lap);

@@ -24,9 +24,10 @@ enum uffd_verdict uffd_classify(ssize_t result)
 		return UFFD_DONE;
 	switch (-result) {
 	case EAGAIN:
-	case ENOMEM:
 	case EINTR:
 		return UFFD_RETRY;
+	case ENOMEM:
+		return UFFD_SHORT;
 	case EEXIST:
 		return UFFD_EXISTS;
 	case EFAULT:

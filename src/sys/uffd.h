@@ -24,7 +24,8 @@ struct uffd_features {
 /* What an -errno of a uffd call means; nobody else looks at one. */
 enum uffd_verdict {
 	UFFD_DONE,    /* no error */
-	UFFD_RETRY,   /* an event is pending, or memory is short: drain, then again */
+	UFFD_RETRY,   /* an event is pending: drain, then again */
+	UFFD_SHORT,   /* no memory: something must leave, then again */
 	UFFD_EXISTS,  /* something is mapped there already */
 	UFFD_CHANGED, /* the range is not (or no longer) registered as it was */
 	UFFD_ABSENT,  /* what the range maps has no such page */

@@ -556,11 +556,14 @@ void await(pid_t pid)
 		      WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-int main(int argc, char **argv)
+pid_t daemon_pid(void)
 {
-	const struct interleaving *const lists[] = {agent_interleavings, event_interleavings,
-						    fill_interleavings};
+	return upagerd;
+}
 
+int interleave_main(int argc, char **argv, const struct interleaving *const *lists, size_t n,
+		    void (*begin)(void))
+{
 	subject = argc > 1 ? argv[1] : "";
 	if (!strcmp(subject, "hold"))
 		return hold_loop();
@@ -574,12 +577,14 @@ int main(int argc, char **argv)
 	if (!native)
 		must(children(getppid(), "upagerd", &upagerd, 1) == 1);
 	start_helper();
-	for (size_t l = 0; l < sizeof(lists) / sizeof(*lists); l++) {
+	for (size_t l = 0; l < n; l++) {
 		for (const struct interleaving *i = lists[l]; i->name; i++) {
 			if (argc < 2)
 				puts(i->name);
 			if (strcmp(i->name, subject) != 0)
 				continue;
+			if (begin)
+				begin();
 			i->run();
 			ballast_check();
 			printf("ok %s\n", subject);

@@ -57,6 +57,7 @@ void agent_flicker(unsigned times); /* stopped for moments, wherever it stands; 
 /* Stops the daemon for so many milliseconds, by a helper that needs none of our memory. */
 void daemon_hold(unsigned ms);
 void daemon_wait(void); /* until it runs again */
+pid_t daemon_pid(void);
 void sleep_ms(unsigned ms);
 uint64_t clock_ms(void);
 
@@ -100,3 +101,8 @@ struct interleaving {
 	void (*run)(void);
 };
 extern const struct interleaving agent_interleavings[], event_interleavings[], fill_interleavings[];
+
+/* The whole of main(): runs the one that is named, or lists them. begin (may be NULL) is called
+ * before it. */
+int interleave_main(int argc, char **argv, const struct interleaving *const *lists, size_t n,
+		    void (*begin)(void));

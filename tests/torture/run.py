@@ -11,11 +11,8 @@ import contextlib
 import json
 import os
 import random
-<<<<<<< HEAD
 import signal
-=======
 import statistics
->>>>>>> snapshot
 import sys
 import threading
 

@@ -3,6 +3,7 @@
 
 #include "base/util.h"
 #include "policy/pressure.h"
+#include "policy/refault.h"
 #include "policy/stream.h"
 #include "policy/victim.h"
 #include "proto/exchange.h"
@@ -18,6 +19,36 @@ Test(victim, choose)
 	for (unsigned tag = WORD_EVICTING; tag < WORD_TAGS; tag++)
 		cr_expect_eq(victim_choose(word_make(tag, 0, 0, 0), 0), VICTIM_SKIP, "%s",
 			     word_tag_name(tag));
+}
+
+Test(victim, spared)
+{
+	word_t word = word_make(WORD_PRESENT, WORD_YOUNG | WORD_ACTIVE, 0, 7);
+
+	word = victim_spared(word);
+	cr_expect_eq(word, word_make(WORD_PRESENT, WORD_ACTIVE, 0, 7));
+	cr_expect_eq(victim_choose(word, 0), VICTIM_SPARE);
+	word = victim_spared(word);
+	cr_expect_eq(word, word_make(WORD_PRESENT, 0, 0, 7));
+	cr_expect_eq(victim_choose(word, 0), VICTIM_TAKE);
+}
+
+Test(refault, row_F7_distance)
+{
+	static const struct {
+		uint32_t evictions, shadow;
+		uint64_t resident;
+		bool activates;
+	} cases[] = {
+		{0, 0, 0, true},       {100, 0, 100, true},         {101, 0, 100, false},
+		{5000, 4990, 9, false}, {5000, 4990, 10, true},      {3, UINT32_MAX - 3, 7, true},
+		{3, UINT32_MAX - 3, 6, false}, {0, 1, UINT32_MAX - 1, false}, {0, 1, UINT32_MAX, true},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		cr_expect_eq(refault_activates(cases[i].evictions, cases[i].shadow,
+					       cases[i].resident),
+			     cases[i].activates, "case %zu", i);
 }
 
 Test(stream, doubles_while_it_lasts)
