@@ -140,6 +140,17 @@ bool bus_at(volatile char *at)
 	return false;
 }
 
+bool write_fails(volatile char *at)
+{
+	struct sigaction action = {.sa_handler = on_bus};
+
+	sigaction(SIGBUS, &action, NULL);
+	if (sigsetjmp(bus_back, 1))
+		return true;
+	*at = 1;
+	return false;
+}
+
 void in_child(void (*run)(char *at), char *at)
 {
 	pid_t pid = fork();

@@ -21,6 +21,7 @@ void ok(int r, const char *what);
 struct upager_stat figures(void);
 /* Does reading there raise SIGBUS? */
 bool bus_at(volatile char *at);
+bool write_fails(volatile char *at); /* the same for a write */
 /* Runs in a forked child, which must end well. */
 void in_child(void (*run)(char *at), char *at);
 

@@ -137,6 +137,39 @@ static void row_37_race(void)
 		wrong("%lu pages are in memory, not 64", stat.image_resident / PAGE);
 }
 
+/* A page that could not be read stays lost where it was asked for: also to a child, without being
+ * read again. */
+static void lost_to_child(char *at)
+{
+	if (!bus_at(at) || !bus_at(at))
+		wrong("no SIGBUS in a child, for a page that its parent could not have");
+}
+
+static void row_36_known_to_be_lost(void)
+{
+	char *at = map_whole(UPAGER_PRIVATE);
+
+	if (!bus_at(at) || !bus_at(at))
+		wrong("no SIGBUS for a page that cannot be read");
+	in_child(lost_to_child, at);
+}
+
+/* The file has become shorter: a store past its end is refused, and none before it is lost. */
+static void row_40_write_past_a_new_end(void)
+{
+	char *at = map_whole(UPAGER_SHARED);
+	size_t half = pages() / 2;
+
+	page_check(at + half * PAGE, SALT + half); /* in memory, not written to */
+	page_fill(at + (half - 1) * PAGE, 3);
+	must(ftruncate(file, (off_t)(half * PAGE)) == 0);
+	ok(upager_sync(pager, at, pages() * PAGE), "upager_sync");
+	if (!write_fails(at + half * PAGE))
+		wrong("a store past the end went somewhere");
+	must(lseek(file, 0, SEEK_END) == (off_t)(half * PAGE));
+	check_file(half - 1, 3);
+}
+
 static void private_child(char *at)
 {
 	for (size_t i = 0; i < pages(); i++)
@@ -214,7 +247,8 @@ static void row_63_wp_shared(void)
 const struct behaviour row_files[] = {
 #define X(name) {#name, name}
 	X(row_30_fault_around), X(row_31_read_cached_page), X(row_32_read_miss),
-	X(row_34_past_eof), X(row_35_io_error), X(row_37_race), X(row_38_private_write),
+	X(row_34_past_eof), X(row_35_io_error), X(row_36_known_to_be_lost), X(row_37_race),
+	X(row_38_private_write), X(row_40_write_past_a_new_end),
 	X(row_39_shared_write), X(row_62_wp_private_file), X(row_63_wp_shared),
 	X(unit_is_read_at_once), X(some_reads_fail), {NULL, NULL},
 #undef X

@@ -195,6 +195,28 @@ static void dry(void)
 	must(touch_fails(at));
 }
 
+/* What is poisoned stays so: for who touches it again, and for a child. */
+static void poisoned(void)
+{
+	struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
+	size_t n = mebibytes, i;
+	char *at = reserved(n, MAP_PRIVATE | MAP_NORESERVE, -1);
+	pid_t pid;
+
+	sigaction(SIGBUS, &action, NULL);
+	for (i = 0; i < n && !touch_fails(at + i * HUGE); i++)
+		fill(at + i * HUGE, 1, SALT + i);
+	must(i > 0 && i < n);
+	must(touch_fails(at + i * HUGE) && touch_fails(at + i * HUGE + PAGE));
+	pid = fork();
+	must(pid >= 0);
+	if (!pid)
+		_exit(touch_fails(at + i * HUGE) ? 0 : 1);
+	await(pid);
+	for (size_t k = 0; k < i; k++)
+		check(at + k * HUGE, 1, SALT + k);
+}
+
 static void write_shared(void)
 {
 	char *at = reserved(2, MAP_PRIVATE, -1);
@@ -250,6 +272,7 @@ const struct behaviour hugetlb_behaviours[] = {
 	{"row_03_hugetlb_missing", missing},
 	{"row_03_hugetlb_moves", moves},
 	{"row_03_hugetlb_pool_dry", dry},
+	{"row_05_hugetlb_poisoned", poisoned},
 	{"row_04_hugetlb_shared_write", write_shared},
 	{"row_04_hugetlb_armed_write", write_armed},
 	{"row_15_armed_huge_write", thp_armed},

@@ -92,7 +92,7 @@ SECTIONS = (
     ("51", "it is read, but something else is there", "do_swap_page: pte_same", "swapin.c:select_pages swapin.c:install", "branch"),
     ("52", "what was read is not what was written", "do_swap_page: folio_test_uptodate", "swapin.c:lose_page fault.c:do_poisoned_page", "branch"),
     ("53", "write, nobody else has the slot", "do_swap_page: should_try_to_free_swap", "fill.c:fill_commit fill.c:keeps_slot", "branch"),
-    ("54", "write, another has the slot, too", "do_swap_page: do_wp_page", "fill.c:fill_commit fork.c:share", "branch"),
+    ("54", "write, another has the slot, too", "do_swap_page: do_wp_page", "fill.c:fill_commit fork.c:word_share", "branch"),
     ("55", "read: it stays clean", "do_swap_page", "fill.c:fill_commit writeback.c:settles_without_write", "branch"),
   )),
   ("The page is there", (
@@ -110,7 +110,7 @@ SECTIONS = (
     ("67", "read: only marked young", "handle_pte_fault: pte_mkyoung", "", "kernel"),
   )),
   ("The other sides of the table", (
-    ("F1", "fork of a page that has left", "copy_nonpresent_pte", "fork.c:share fork.c:clone_words", "branch"),
+    ("F1", "fork of a page that has left", "copy_nonpresent_pte", "fork.c:word_share fork.c:clone_words", "branch"),
     ("F2", "fork of a page that is there", "copy_present_ptes", "fork.c:fork_task", "branch"),
     ("F3", "discarded or unmapped", "zap_pte_range", "event.c:event_discard event.c:event_drop_word", "branch"),
     ("F4", "which pages leave, and when a slot may be read", "shrink_folio_list", "hand.c:hand_gather writeback.c:settle", "branch"),
