@@ -22,7 +22,14 @@ class Daemon:
         self.process = subprocess.Popen([DAEMON, *self.arguments], stderr=subprocess.PIPE,
                                         stdin=subprocess.DEVNULL, text=True, **options)
         if start:
-            wait(lambda: os.path.exists(self.socket + ".session"))
+            wait(self.listens)
+
+    def listens(self):
+        """A socket is there for a moment before anybody listens on it."""
+        if not os.path.exists(self.socket + ".session"):
+            return False
+        with socket.socket(socket.AF_UNIX) as control:
+            return control.connect_ex(self.socket) == 0
 
     def write_config(self):
         path = self.directory + "/upagerd.json"
