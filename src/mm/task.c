@@ -69,6 +69,7 @@ void task_charge(struct task *t, int64_t pages)
 {
 	add(&t->group->resident, pages);
 	add(&t->adopt.anonymous, pages);
+	t->came_in += pages > 0 ? (uint64_t)pages : 0;
 }
 
 void group_unshare(struct group *g, uint64_t pages)

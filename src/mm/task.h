@@ -136,6 +136,7 @@ struct task {
 	struct {
 		uint64_t at, lap;
 		uint64_t exhausted_until; /* ns: nothing evictable was found */
+		uint64_t came_in; /* pages ever brought in, as of then */
 		uint64_t taken_in_lap, busy_in_lap, own_in_lap, shared_in_lap;
 		bool breaks;          /* shared pages leave too: what is the task's alone is too little */
 		bool at_huge;         /* it stands before a huge page, which takes a command of its own */
@@ -145,6 +146,7 @@ struct task {
 	struct streams *streams, *touches; /* of swap-ins, of first touches; pager's */
 	uint64_t refaults;   /* pages that had to come back, halved every REFAULTS_HALVE */
 	uint64_t refaults_at;
+	uint64_t came_in;    /* pages ever brought in */
 	uint64_t registered; /* bytes */
 	struct counters counters;
 	struct pager_task_stat published; /* guarded by the pager's registry lock */

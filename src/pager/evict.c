@@ -20,7 +20,6 @@
 #include "sys/pagemap.h"
 
 #define BATCH        256u      /* pages of a command, unless it is a huge page */
-#define REFUSED_REST (20 * MS) /* after a command of which every page stayed */
 
 /* ---- frames ---- */
 
@@ -212,7 +211,7 @@ static struct task *choose_task(struct group *g)
 		uint64_t weight = victim_weight(t->adopt.anonymous, t->refaults);
 
 		if (!t->evictable || t->ended || t->posted - t->reaped == EXCHANGE_COMMANDS ||
-		    g->worker->now < t->hand.exhausted_until)
+		    hand_rests(t))
 			continue;
 		if (weight > best_weight) {
 			best = t;
@@ -248,7 +247,7 @@ void evict_group(struct group *g)
 		g->reclaim -= MIN(n, g->reclaim);
 		if (!n) {
 			/* Frames are on their way to the tier, or nothing may leave. */
-			if (g->worker->now >= t->hand.exhausted_until)
+			if (!hand_rests(t))
 				return;
 			continue;
 		}
@@ -332,7 +331,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 		count(&t->counters, stale);
 	/* Nothing but refusals: what is left is pinned or shared, and trying costs time. */
 	else if (!moved)
-		t->hand.exhausted_until = t->worker->now + REFUSED_REST;
+		hand_rest(t);
 	count_add(&t->counters, evicted, moved);
 	t->group->evictions += moved;
 	task_charge(t, -(int64_t)moved);

@@ -8,9 +8,22 @@
 #include "policy/victim.h"
 #include "sys/pagemap.h"
 
-#define LAP_REST (20 * MS) /* after a lap that found nothing */
+#define REST     (20 * MS) /* after a lap that found nothing, or a command of which all stayed */
+#define REST_NEW 64u       /* pages that have come in meanwhile end it: they can leave */
 #define SPAN     (64ull << 20) /* bytes that are looked through at a time */
 #define GIANT    (1ull << 32) /* bytes of a region from which on it is not looked through whole */
+
+void hand_rest(struct task *t)
+{
+	t->hand.exhausted_until = t->worker->now + REST;
+	t->hand.came_in = t->came_in;
+}
+
+bool hand_rests(const struct task *t)
+{
+	return t->worker->now < t->hand.exhausted_until &&
+	       t->came_in - t->hand.came_in < REST_NEW;
+}
 
 static bool batch_add(struct batch *b, uint64_t address, uint64_t region)
 {
@@ -234,6 +247,6 @@ void hand_gather(struct task *t, struct batch *b)
 	}
 	if (!b->n && !t->hand.taken_in_lap) {
 		lap_ends(t);
-		t->hand.exhausted_until = t->worker->now + LAP_REST;
+		hand_rest(t);
 	}
 }

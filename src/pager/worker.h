@@ -231,6 +231,9 @@ struct batch {
 	bool huge;   /* it is one huge page */
 	bool splits; /* there is no place for a huge page: its pages leave singly */
 };
+/* There is nothing to take, for a while; and is that still so? */
+void hand_rest(struct task *task);
+bool hand_rests(const struct task *task);
 /* Fills the batch from where the hand stands; it may stay empty. Where the hand meets a huge page
  * it stops (hand.at_huge): that leaves with an empty batch of LEAF_WORDS pages. */
 void hand_gather(struct task *task, struct batch *batch);
