@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +28,6 @@ struct call {
 	struct pager_welcome *welcome;
 	pager_task_id id;
 	const struct pager_agents *agents;
-	uint64_t token;
-	bool found;
 	int fd;
 	uint64_t snapshot;
 };
@@ -47,28 +44,22 @@ static int call_worker(struct worker *w, struct call *call,
 	return call->result;
 }
 
-struct task *worker_task(struct worker *w, pager_task_id id)
+/* By its id, or, if that is 0, by its token. */
+static struct task *find_task(struct worker *w, pager_task_id id, uint64_t token)
 {
 	struct group *g;
 	struct task *t;
 
 	TAILQ_FOREACH(g, &w->groups, link)
 		TAILQ_FOREACH(t, &g->tasks, link)
-			if (t->id == id && !t->ended)
+			if (!t->ended && (id ? t->id == id : t->token == token))
 				return t;
 	return NULL;
 }
 
-static struct task *find_token(struct worker *w, uint64_t token)
+struct task *worker_task(struct worker *w, pager_task_id id)
 {
-	struct group *g;
-	struct task *t;
-
-	TAILQ_FOREACH(g, &w->groups, link)
-		TAILQ_FOREACH(t, &g->tasks, link)
-			if (t->token == token && !t->ended)
-				return t;
-	return NULL;
+	return id ? find_task(w, id, 0) : NULL;
 }
 
 /* ---- groups ---- */
@@ -233,7 +224,7 @@ static void do_attach(struct worker *w, struct mail *mail)
 {
 	struct call *call = container_of(mail, struct call, mail);
 	const struct pager_attach *a = call->attach;
-	struct task *t = a->token ? find_token(w, a->token) : task_create(call->group);
+	struct task *t = a->token ? find_task(w, 0, a->token) : task_create(call->group);
 	int r = 0;
 
 	if (!t) {
