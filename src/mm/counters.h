@@ -35,6 +35,7 @@
 	X(pages_out, "pages written to tiers")                                                     \
 	X(pages_in, "pages read from tiers and files")                                             \
 	X(readahead, "pages brought in before they were asked for")                                \
+	X(readahead_lost, "pages read ahead that nobody came for in time")                         \
 	X(huge_out, "huge pages that left whole")                                                  \
 	X(huge_in, "huge pages that came back whole")                                              \
 	X(cluster_fallback, "faults in a huge page that had no room to come back whole")           \

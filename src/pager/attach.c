@@ -237,6 +237,7 @@ bool task_reap(struct task *t)
 		w->n_retries--;
 		count(&t->counters, gone);
 	}
+	ahead_forget(t);
 	return_slots(t);
 	worker_give_buffer(w, t->buffer_index);
 	state_free(w->pager->state_dir, t->state_name, t->state);

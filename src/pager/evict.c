@@ -165,6 +165,7 @@ static uint32_t evict_batch(struct task *t, uint32_t want)
 	if (!b.max)
 		swap_is_full(t->group);
 	b.splits = want == LEAF_WORDS && b.max < n;
+	uring_flush(&w->uring); /* who waits for a read does not wait for the hand */
 	if (b.splits || want < LEAF_WORDS || n == want)
 		hand_gather(t, &b); /* else the frames that it needs are on their way to the tier */
 	if (b.n)
@@ -221,22 +222,27 @@ static struct task *choose_task(struct group *g)
 	return best;
 }
 
-/* What may stay: less than the limit allows where the machine has not even that. */
-static uint64_t pages_to_keep(const struct group *g)
+/* What may stay: less than the limit allows where the machine has not even that. *ret_slack: what may
+ * come in beyond that before anything leaves, so that it leaves in large batches. */
+static uint64_t pages_to_keep(const struct group *g, uint64_t *ret_slack)
 {
 	struct pressure p = pressure_of(bytes_to_pages(g->limit), g->reserved);
 	uint64_t less = g->resident > g->reclaim ? g->resident - g->reclaim : 0;
 
+	*ret_slack = g->reclaim ? 0 : p.slack;
 	return MIN(p.low, less);
 }
 
 void evict_group(struct group *g)
 {
-	uint64_t away = pages_on_their_way(g), keep;
+	uint64_t away = pages_on_their_way(g), keep, slack;
 
 	if (!g->armed)
 		return;
-	while (keep = pages_to_keep(g), g->resident > keep + away) {
+	keep = pages_to_keep(g, &slack);
+	if (g->resident <= keep + away + slack)
+		return;
+	while (keep = pages_to_keep(g, &slack), g->resident > keep + away) {
 		struct task *t = choose_task(g);
 		uint32_t n;
 

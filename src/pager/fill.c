@@ -259,7 +259,7 @@ enum fault_result fill_standby(struct fault *f)
 	struct task *t = f->task;
 	uint32_t frame = word_frame(f->word);
 	struct stream *stream;
-	uint32_t n, i;
+	uint32_t n;
 	ssize_t r;
 
 	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
@@ -273,18 +273,10 @@ enum fault_result fill_standby(struct fault *f)
 	count_add(&t->counters, activate, f->active != 0);
 	t->refaults++;
 	/* Neighbours left together, and come back together while a stream lasts. */
-	stream_advance(stream, f->address + PAGE_SIZE);
-	for (i = 1; i < n; i++) {
-		uint64_t address = f->address + pages_to_bytes(i);
-		word_t word = table_get(&t->table, address);
-
-		if (word_tag(word) != WORD_STANDBY || fill_is_ours(t, address, word) != 1 ||
-		    !put_frame(t, word_frame(word), fill_protects(f), &r))
-			break;
-		stream_advance(stream, address + PAGE_SIZE);
-		count(&t->counters, readahead);
-	}
-	to_the_node(f, i);
+	n = n > 1 ? fill_frames(t, f->address + PAGE_SIZE, n - 1, fill_protects(f)) : 0;
+	stream_advance(stream, f->address + pages_to_bytes(1 + n));
+	count_add(&t->counters, readahead, n);
+	to_the_node(f, 1 + n);
 	return FAULT_DONE;
 }
 

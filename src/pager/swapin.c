@@ -1,29 +1,42 @@
-/* From a tier: pages are read, checked, and installed where their markers still want them. */
+/*
+ * From a tier: pages are read, checked, and installed where their markers still want them.
+ *
+ * What is read because a page was asked for is claimed: its words are FILLING, and it is installed as
+ * soon as it is there. What is read ahead of a stream is not: its words go on saying SWAP, and the
+ * bytes wait in bounce memory, until a fault claims them or somebody needs the memory. So readahead
+ * costs the program no room, and the reader's next fault tells how far it has come.
+ */
 #include <stdlib.h>
 
 #include "base/util.h"
 #include "pager/worker.h"
 #include "sys/pagemap.h"
 
-#define PIECE 32u /* pages of one read */
+#define PIECE 64u        /* pages of one read */
+#define AHEAD_MIN 16u    /* pages: the window from which on a stream is read ahead of */
+#define STALE (2000 * MS) /* after which nobody will come for what was read ahead */
 
+/* It is read, or waits in the worker's list. */
 struct fill {
+	TAILQ_ENTRY(fill) link; /* of the worker's `ahead`, oldest first, while it is not claimed */
 	struct tier_io io;
 	struct task *task;
-	uint64_t address;
+	struct tier *tier;
+	uint64_t address, began; /* ns */
 	uint32_t n, attempts;
+	bool claimed, read;
 	unsigned flags;  /* WORD_WP, WORD_ACTIVE: the latter of the first page alone */
-	word_t words[]; /* as they were when the read began: FILLING */
+	word_t words[]; /* FILLING if it is claimed, else as they were: SWAP; 0: not wanted any more */
 };
 
 static void fill_free(struct fill *fill)
 {
-	struct task *t = fill->task;
+	struct worker *w = fill->task->worker;
 
-	bounce_give(t->worker, fill->io.buffer, fill->n);
-	t->under_way--;
+	if (!fill->claimed)
+		TAILQ_REMOVE(&w->ahead, fill, link);
+	bounce_give(w, fill->io.buffer, fill->n);
 	free(fill);
-	worker_queue(t); /* others may have waited for bounce memory */
 }
 
 /* The read was in vain for this page: it rests where it was, and whoever waits looks again. */
@@ -34,7 +47,7 @@ static void unfill(struct fill *fill, uint32_t i)
 	word_t word = table_get(&t->table, address);
 
 	task_charge(t, -1);
-	if (word_same(word, fill->words[i])) {
+	if (fill->words[i] && word_same(word, fill->words[i])) {
 		table_set(&t->table, address,
 			  word_of_slot(WORD_SWAP, fill->words[i] & WORD_UNMARKED,
 				       word_slot(fill->words[i])));
@@ -66,7 +79,7 @@ static void select_pages(const struct fill *fill, bool *take)
 		}
 	}
 	for (uint32_t i = 0; i < fill->n; i++)
-		take[i] = take[i] && word_same(table_get(&t->table, fill->address +
+		take[i] = take[i] && fill->words[i] && word_same(table_get(&t->table, fill->address +
 								    pages_to_bytes(i)),
 					       fill->words[i]);
 }
@@ -117,8 +130,7 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 
 static void fill_pages(struct fill *fill)
 {
-	struct task *t = fill->task;
-	const struct slots *slots = &tier_of(t->worker, word_tier(fill->words[0]))->slots;
+	const struct slots *slots = &fill->tier->slots;
 	bool take[PIECE] = {false};
 	uint32_t i = 0;
 
@@ -139,6 +151,21 @@ static void fill_pages(struct fill *fill)
 	}
 }
 
+/* The device has refused, and again: one page at a time says which is lost. */
+static void fill_failed(struct fill *fill)
+{
+	struct task *t = fill->task;
+
+	for (uint32_t i = 0; i < fill->n; i++) {
+		if (fill->n == 1 && fill->words[0] &&
+		    word_same(table_get(&t->table, fill->address), fill->words[0]))
+			lose_page(fill, i);
+		else
+			unfill(fill, i);
+	}
+	*t->streams = (struct streams){0};
+}
+
 static void fill_start(struct fill *fill);
 
 static void fill_done(struct tier_io *io, int error)
@@ -147,39 +174,37 @@ static void fill_done(struct tier_io *io, int error)
 	struct task *t = fill->task;
 
 	count_add(&t->counters, pages_in, fill->n);
-	if (t->ended) {
-		for (uint32_t i = 0; i < fill->n; i++)
-			unfill(fill, i);
-	} else if (error && fill->attempts++ < 2) {
+	if (error && !t->ended)
 		pager_notify(t, PAGER_NOTICE_IO_ERROR, fill->address, (uint64_t)-error);
+	if (error && !t->ended && fill->claimed && fill->attempts++ < 2) {
 		fill_start(fill);
 		return;
-	} else if (error) {
-		/* One page at a time says which is lost. */
-		pager_notify(t, PAGER_NOTICE_IO_ERROR, fill->address, (uint64_t)-error);
-		for (uint32_t i = 0; i < fill->n; i++) {
-			if (fill->n == 1 && word_same(table_get(&t->table, fill->address),
-						      fill->words[0]))
-				lose_page(fill, i);
-			else
+	}
+	t->under_way--;
+	worker_queue(t); /* others may have waited for bounce memory, or for its end */
+	if (!fill->claimed && !error && !t->ended) {
+		fill->read = true;
+		return;
+	}
+	if (fill->claimed) {
+		t->worker->n_awaited--;
+		poll_read_ends(&t->worker->poll, now_ns() - fill->began);
+		if (t->ended)
+			for (uint32_t i = 0; i < fill->n; i++)
 				unfill(fill, i);
-		}
-		*t->streams = (struct streams){0};
-	} else {
-		fill_pages(fill);
+		else if (error)
+			fill_failed(fill);
+		else
+			fill_pages(fill);
 	}
 	fill_free(fill);
 }
 
 static void fill_start(struct fill *fill)
 {
-	struct slot slot = word_slot(fill->words[0]);
-
-	fill->io.slot = slot.index;
-	fill->io.n = fill->n;
 	fill->io.write = false;
 	fill->io.finished = fill_done;
-	tier_submit(tier_of(fill->task->worker, slot.tier), &fill->io);
+	tier_submit(fill->tier, &fill->io);
 }
 
 /* How many pages from `address` on lie in neighbouring slots of one tier and can be read? */
@@ -200,66 +225,204 @@ static uint32_t neighbours(struct task *t, uint64_t address, uint32_t max)
 	return n;
 }
 
-uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, unsigned flags)
+/* Begins to read n pages, that are neighbours. Unclaimed. NULL: there is no memory to read into. */
+static struct fill *fill_new(struct task *t, uint64_t address, uint32_t n)
 {
 	struct worker *w = t->worker;
+	struct slot slot = word_slot(table_get(&t->table, address));
 	struct fill *fill;
 	char *bounce;
-	uint32_t n = bounce_take(w, neighbours(t, address, max), &bounce);
 
+	n = bounce_take(w, n, &bounce);
 	if (!n)
-		return 0;
+		return NULL;
 	fill = malloc(sizeof(*fill) + n * sizeof(*fill->words));
 	if (!fill) {
 		bounce_give(w, bounce, n);
-		return 0;
+		return NULL;
 	}
-	*fill = (struct fill){.task = t, .address = address, .n = n, .flags = flags};
-	fill->io.uring = &w->uring;
-	fill->io.buffer = bounce;
-	fill->io.buffer_index = w->bounce_index;
-	for (uint32_t i = 0; i < n; i++) {
-		uint64_t at = address + pages_to_bytes(i);
+	*fill = (struct fill){
+		.task = t,
+		.tier = tier_of(w, slot.tier),
+		.address = address,
+		.n = n,
+		.began = w->now,
+		.io = {
+			.uring = &w->uring,
+			.buffer = bounce,
+			.buffer_index = w->bounce_index,
+			.slot = slot.index,
+			.n = n,
+		},
+	};
+	for (uint32_t i = 0; i < n; i++)
+		fill->words[i] = table_get(&t->table, address + pages_to_bytes(i));
+	TAILQ_INSERT_TAIL(&w->ahead, fill, link);
+	t->under_way++;
+	return fill;
+}
+
+/* Somebody waits for it: what still is as it was comes in, now or when it has been read. */
+static void claim(struct fill *fill, unsigned flags)
+{
+	struct task *t = fill->task;
+
+	TAILQ_REMOVE(&t->worker->ahead, fill, link);
+	fill->claimed = true;
+	fill->flags = flags;
+	task_charge(t, fill->n);
+	for (uint32_t i = 0; i < fill->n; i++) {
+		uint64_t at = fill->address + pages_to_bytes(i);
 		word_t word = table_get(&t->table, at);
 
+		if (!word_same(word, fill->words[i])) {
+			fill->words[i] = WORD_NONE;
+			continue;
+		}
 		table_set(&t->table, at,
 			  word_of_slot(WORD_FILLING, word & WORD_UNMARKED, word_slot(word)));
 		fill->words[i] = table_get(&t->table, at);
 	}
-	task_charge(t, n);
-	t->under_way++;
+	if (fill->read) {
+		fill_pages(fill);
+		fill_free(fill);
+	} else {
+		t->worker->n_awaited++;
+		fill->began = now_ns();
+		poll_read_begins(&t->worker->poll, fill->began);
+	}
+}
+
+/* ---- ahead of streams ---- */
+
+/* The oldest that has been read and that nobody has come for is given up. */
+static bool ahead_drop(struct worker *w)
+{
+	struct fill *fill;
+
+	TAILQ_FOREACH(fill, &w->ahead, link) {
+		if (!fill->read)
+			continue;
+		count_add(&fill->task->counters, readahead_lost, fill->n);
+		fill_free(fill);
+		return true;
+	}
+	return false;
+}
+
+uint64_t ahead_serve(struct worker *w)
+{
+	struct fill *first;
+
+	while ((first = TAILQ_FIRST(&w->ahead)) && first->read && w->now - first->began >= STALE)
+		ahead_drop(w);
+	return first ? first->began + STALE : UINT64_MAX;
+}
+
+void ahead_forget(struct task *t)
+{
+	struct fill *fill, *next;
+
+	for (fill = TAILQ_FIRST(&t->worker->ahead); fill; fill = next) {
+		next = TAILQ_NEXT(fill, link);
+		if (fill->task == t)
+			fill_free(fill);
+	}
+}
+
+static struct fill *ahead_find(struct task *t, uint64_t address, word_t word)
+{
+	struct fill *fill;
+
+	TAILQ_FOREACH(fill, &t->worker->ahead, link)
+		if (fill->task == t && address >= fill->address &&
+		    address - fill->address < pages_to_bytes(fill->n) &&
+		    word_same(fill->words[bytes_to_pages(address - fill->address)], word))
+			return fill;
+	return NULL;
+}
+
+/* Goes on reading for a stream whose reader will next fault at `next`. */
+static void read_ahead(struct fault *f, struct stream *stream, uint64_t next, uint32_t window)
+{
+	struct task *t = f->task;
+	const struct region *region = regions_find(&t->regions, f->address);
+	uint64_t end = MIN(next + pages_to_bytes(window), region ? region->end : 0), at;
+
+	at = stream->ahead > next && stream->ahead <= end ? stream->ahead : next;
+	while (at < end) {
+		uint32_t n = neighbours(t, at, (uint32_t)MIN(bytes_to_pages(end - at), PIECE));
+		struct fill *fill;
+
+		if (!n) {
+			at += PAGE_SIZE; /* resident, or not there: the reader will not stop at it */
+			continue;
+		}
+		/* A full piece, unless the stream begins, or ends: reads cost by the number. */
+		if (n < PIECE && window > 2 * PIECE && at + pages_to_bytes(n) == end &&
+		    end - next == pages_to_bytes(window))
+			break;
+		fill = fill_new(t, at, n);
+		if (!fill)
+			break;
+		at += pages_to_bytes(fill->n);
+		fill_start(fill);
+	}
+	stream->ahead = at;
+}
+
+/* ---- what is asked for ---- */
+
+uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, unsigned flags)
+{
+	uint32_t n = neighbours(t, address, MIN(max, PIECE));
+	struct fill *fill = NULL;
+
+	while (n && !(fill = fill_new(t, address, n)) && ahead_drop(t->worker))
+		;
+	if (!fill)
+		return 0;
+	n = fill->n;
+	claim(fill, flags);
 	fill_start(fill);
 	return n;
 }
 
-/* A stream's window is read in pieces, so that the reader goes on with the first while the others
- * come. */
 enum fault_result fill_read(struct fault *f)
 {
 	struct task *t = f->task;
+	unsigned flags = fill_protects(f) | f->active;
 	struct stream *stream;
-	uint32_t window, done, n;
+	struct fill *fill;
+	uint32_t window, n;
+	uint64_t next;
 
 	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
 		return FAULT_NO_ROOM;
-	window = fill_clip(f, stream_window(t->streams, f->address,
-				       t->worker->pager->config.readahead_pages, &stream));
-	if (t->pagemap < 0)
-		window = 1; /* markers are probed one by one */
-	done = fill_slots(t, f->address, MIN(window, PIECE), fill_protects(f) | f->active);
-	if (!done)
-		return FAULT_RETRY; /* a sibling's frame is on its way there, or memory is short */
-	while (done < window) {
-		n = fill_slots(t, f->address + pages_to_bytes(done), MIN(window - done, PIECE),
-				 fill_protects(f));
+	window = stream_window(t->streams, f->address, t->worker->pager->config.readahead_pages,
+			       &stream);
+	fill = ahead_find(t, f->address, f->word);
+	if (fill) {
+		n = fill->n;
+		next = fill->address + pages_to_bytes(n);
+		if (fill->read)
+			count(&t->counters, minor);
+		else
+			count(&t->counters, parked);
+		claim(fill, flags);
+	} else {
+		/* Markers of a child that has not said hello are probed one by one. */
+		n = fill_slots(t, f->address, t->pagemap < 0 ? 1 : fill_clip(f, window), flags);
 		if (!n)
-			break;
-		done += n;
+			return FAULT_RETRY; /* a sibling's frame is on its way there, or memory is short */
+		next = f->address + pages_to_bytes(n);
+		count(&t->counters, major);
 	}
-	stream_advance(stream, f->address + pages_to_bytes(done));
-	count(&t->counters, major);
 	count_add(&t->counters, activate, f->active != 0);
+	stream_advance(stream, next);
 	t->refaults++;
-	count_add(&t->counters, readahead, done - 1);
+	count_add(&t->counters, readahead, n - 1);
+	if (window >= AHEAD_MIN && t->pagemap >= 0)
+		read_ahead(f, stream, next, window);
 	return FAULT_DONE;
 }

@@ -147,10 +147,11 @@ static void serve_tasks(struct worker *w)
 	struct task *t;
 
 	TAILQ_CONCAT(&list, &w->work, work_link);
+	if (!TAILQ_EMPTY(&list))
+		poll_active(&w->poll, w->now);
 	while ((t = TAILQ_FIRST(&list))) {
 		TAILQ_REMOVE(&list, t, work_link);
 		t->queued = false;
-		w->active_at = w->now;
 		serve_task(t);
 	}
 }
@@ -184,6 +185,7 @@ static uint64_t time_to_wait(struct worker *w)
 	if (w->n_retries || w->n_snapshots)
 		until = MIN(until, w->now + RETRY_EVERY);
 	until = MIN(until, w->images_due);
+	until = MIN(until, ahead_serve(w));
 	TAILQ_FOREACH(g, &w->groups, link)
 		if (!TAILQ_EMPTY(&g->tasks))
 			until = MIN(until, g->next_sample);
@@ -212,9 +214,7 @@ static void *worker_main(void *argument)
 		if (!w->mail_armed) /* the ring was full */
 			w->mail_armed = uring_poll(&w->uring, w->mail_fd, POLLIN, &w->mail_poll) == 0;
 		wait = time_to_wait(w);
-		/* A moment of polling after activity: waking up costs more than looking. */
-		if (wait && !w->n_retries &&
-		    now_ns() - w->active_at < w->pager->config.busy_poll_us * 1000ull)
+		if (wait && !w->n_retries && poll_pays(&w->poll, now_ns(), w->n_awaited))
 			wait = 0;
 		if (uring_run(&w->uring, wait) < 0)
 			abort();
@@ -234,6 +234,8 @@ int worker_start(struct worker *w, struct pager *pager, unsigned index)
 	w->bounce_index = -1;
 	TAILQ_INIT(&w->groups);
 	TAILQ_INIT(&w->work);
+	w->poll.moment = pager->config.busy_poll_us * 1000ull;
+	TAILQ_INIT(&w->ahead);
 	images_init(w);
 	STAILQ_INIT(&w->mail);
 	pthread_mutex_init(&w->mail_lock, NULL);

@@ -12,11 +12,12 @@
 
 #include "mm/task.h"
 #include "pager/pager.h"
+#include "policy/poll.h"
 #include "policy/stream.h"
 #include "sys/numa.h"
 #include "tier/tier.h"
 
-#define BOUNCE_PAGES  1024u
+#define BOUNCE_PAGES  2048u
 #define BUFFER_BOUNCE 0 /* index of the bounce memory among the registered buffers */
 #define BUFFERS       4096u
 
@@ -44,7 +45,7 @@ struct worker {
 	unsigned n_retries;               /* faults on tasks' retry lists */
 	unsigned n_snapshots;             /* snapshots that nobody will call when they can go on */
 	uint64_t now;                     /* ns, of this pass */
-	uint64_t active_at;               /* ns: when something last happened */
+	struct poll poll;
 
 	TAILQ_HEAD(image_reads, image_read) reads; /* of files, under way */
 	STAILQ_HEAD(image_calls, image_call) image_calls;
@@ -52,6 +53,9 @@ struct worker {
 	bool images_pressing;  /* image_memory is short: what is dirty is written at once */
 	struct mail images_mail;
 	_Atomic bool images_kicked; /* images_mail is on its way */
+
+	TAILQ_HEAD(fills, fill) ahead; /* reads that nobody has asked for yet, oldest first */
+	unsigned n_awaited;            /* reads that somebody waits for */
 
 	char *bounce; /* BOUNCE_PAGES pages for reads, registered */
 	uint64_t bounce_used[BOUNCE_PAGES / 64];
@@ -207,6 +211,10 @@ uint32_t fill_frames(struct task *task, uint64_t address, uint32_t max, unsigned
  * no memory to read it into. */
 uint32_t fill_slots(struct task *task, uint64_t address, uint32_t max, unsigned flags);
 enum fault_result fill_read(struct fault *fault);
+/* Lets go of what was read ahead long ago. Returns when it should be called again, ns. */
+uint64_t ahead_serve(struct worker *worker);
+/* The task ends. */
+void ahead_forget(struct task *task);
 
 /* ---- hugetlb.c: reserved huge pages ---- */
 /* Serves the faults of [start, end), whole huge pages of 2 MiB of the client's that it asks for. They

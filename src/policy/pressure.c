@@ -12,6 +12,7 @@ struct pressure pressure_of(uint64_t limit, uint64_t overhead)
 
 	p.high = limit > overhead + reserve ? limit - overhead : reserve;
 	p.low = p.high > 2 * reserve ? p.high - reserve : p.high / 2;
+	p.slack = (p.high - p.low) / 4;
 	p.arm = p.low > 2 * margin ? p.low - margin : p.low / 2;
 	return p;
 }

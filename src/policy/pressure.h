@@ -12,6 +12,7 @@ struct pressure {
 	uint64_t limit;  /* what the group may have */
 	uint64_t high;   /* programs' memory above which faults wait: limit less our overhead */
 	uint64_t low;    /* eviction goes on down to here */
+	uint64_t slack;  /* pages above `low` from which on it begins */
 	uint64_t arm;    /* from here on memory is registered */
 };
 

@@ -12,6 +12,7 @@
 
 struct stream {
 	uint64_t next;   /* the address at which it would fault next */
+	uint64_t ahead;  /* up to where it has been read ahead; the reader's own */
 	uint32_t window; /* pages */
 	uint32_t used;   /* when, for replacement */
 };

@@ -124,6 +124,12 @@ int uring_timeout(struct uring *uring, struct __kernel_timespec *after, struct c
 	return 0;
 }
 
+void uring_flush(struct uring *uring)
+{
+	if (io_uring_sq_ready(&uring->ring))
+		io_uring_submit(&uring->ring);
+}
+
 int uring_run(struct uring *uring, uint64_t timeout_ns)
 {
 	struct __kernel_timespec ts = {.tv_sec = (long long)(timeout_ns / 1000000000ull),

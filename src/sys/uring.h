@@ -44,4 +44,6 @@ int uring_timeout(struct uring *uring, struct __kernel_timespec *after, struct c
 
 /* Submits what is queued; waits up to timeout_ns for a completion (0: only looks), runs all that
  * have come. Returns how many ran, or -errno. */
+/* Hands over what has been prepared, without looking for completions. */
+void uring_flush(struct uring *uring);
 int uring_run(struct uring *uring, uint64_t timeout_ns);
