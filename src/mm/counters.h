@@ -12,7 +12,7 @@
 /* Outcomes: every uffd message moves exactly one of these. */
 #define COUNTER_OUTCOMES(X)                                                                        \
 	X(zero, "first touches answered with zeros")                                               \
-	X(minor, "pages given without I/O (standby, same-filled, of an image)")                    \
+	X(minor, "pages given without I/O (standby, same-filled, read ahead, of an image)")                  \
 	X(major, "pages read from a tier or a file")                                             \
 	X(parked, "faults that joined an operation already under way")                             \
 	X(wp_reuse, "writes to protected pages let through")                                       \

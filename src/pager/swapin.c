@@ -23,9 +23,9 @@ struct fill {
 	struct task *task;
 	struct tier *tier;
 	uint64_t address, began; /* ns */
-	uint32_t n, attempts;
+	uint32_t n, attempts, asked; /* the page that was asked for */
 	bool claimed, read;
-	unsigned flags;  /* WORD_WP, WORD_ACTIVE: the latter of the first page alone */
+	unsigned flags;  /* WORD_WP, WORD_ACTIVE: the latter of that page alone */
 	word_t words[]; /* FILLING if it is claimed, else as they were: SWAP; 0: not wanted any more */
 };
 
@@ -124,7 +124,7 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 	n = (uint32_t)bytes_to_pages((uint64_t)r);
 	for (uint32_t k = i; k < i + n; k++)
 		fill_commit(t, fill->address + pages_to_bytes(k), word_slot(fill->words[k]),
-			    k ? fill->flags & WORD_WP : fill->flags);
+			    k == fill->asked ? fill->flags : fill->flags & WORD_WP);
 	return n;
 }
 
@@ -262,20 +262,23 @@ static struct fill *fill_new(struct task *t, uint64_t address, uint32_t n)
 	return fill;
 }
 
-/* Somebody waits for it: what still is as it was comes in, now or when it has been read. */
-static void claim(struct fill *fill, unsigned flags)
+/* Somebody waits for the page at `address`: from there on, what still is as it was comes in, now or when
+ * it has been read. Returns how many pages that is at most. */
+static uint32_t claim(struct fill *fill, uint64_t address, unsigned flags)
 {
 	struct task *t = fill->task;
+	uint32_t n;
 
 	TAILQ_REMOVE(&t->worker->ahead, fill, link);
 	fill->claimed = true;
 	fill->flags = flags;
+	fill->asked = (uint32_t)bytes_to_pages(address - fill->address);
 	task_charge(t, fill->n);
 	for (uint32_t i = 0; i < fill->n; i++) {
 		uint64_t at = fill->address + pages_to_bytes(i);
 		word_t word = table_get(&t->table, at);
 
-		if (!word_same(word, fill->words[i])) {
+		if (i < fill->asked || !word_same(word, fill->words[i])) {
 			fill->words[i] = WORD_NONE;
 			continue;
 		}
@@ -283,6 +286,7 @@ static void claim(struct fill *fill, unsigned flags)
 			  word_of_slot(WORD_FILLING, word & WORD_UNMARKED, word_slot(word)));
 		fill->words[i] = table_get(&t->table, at);
 	}
+	n = fill->n - fill->asked;
 	if (fill->read) {
 		fill_pages(fill);
 		fill_free(fill);
@@ -291,6 +295,7 @@ static void claim(struct fill *fill, unsigned flags)
 		fill->began = now_ns();
 		poll_read_begins(&t->worker->poll, fill->began);
 	}
+	return n;
 }
 
 /* ---- ahead of streams ---- */
@@ -383,7 +388,7 @@ uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, unsigned fla
 	if (!fill)
 		return 0;
 	n = fill->n;
-	claim(fill, flags);
+	claim(fill, address, flags);
 	fill_start(fill);
 	return n;
 }
@@ -403,22 +408,20 @@ enum fault_result fill_read(struct fault *f)
 			       &stream);
 	fill = ahead_find(t, f->address, f->word);
 	if (fill) {
-		n = fill->n;
-		next = fill->address + pages_to_bytes(n);
 		if (fill->read)
 			count(&t->counters, minor);
 		else
-			count(&t->counters, parked);
-		claim(fill, flags);
+			count(&t->counters, major);
+		n = claim(fill, f->address, flags);
 	} else {
 		/* Markers of a child that has not said hello are probed one by one. */
 		n = fill_slots(t, f->address, t->pagemap < 0 ? 1 : fill_clip(f, window), flags);
 		if (!n)
 			return FAULT_RETRY; /* a sibling's frame is on its way there, or memory is short */
-		next = f->address + pages_to_bytes(n);
 		count(&t->counters, major);
 	}
 	count_add(&t->counters, activate, f->active != 0);
+	next = f->address + pages_to_bytes(n);
 	stream_advance(stream, next);
 	t->refaults++;
 	count_add(&t->counters, readahead, n - 1);

@@ -52,6 +52,7 @@ static uint32_t touched(struct step *s, uint32_t page, bool write)
 		return from_slot(s->m, write);
 	case STATE_SWAPPED:
 		may(s, OUTCOME_major, 0, 1);
+		may(s, OUTCOME_minor, 0, 1); /* it had been read ahead */
 		return from_slot(s->m, write);
 	case STATE_ORPHAN:
 		may(s, OUTCOME_zero, 1, 1);
@@ -106,8 +107,10 @@ static void touch_range(struct step *s, uint32_t page, uint32_t done, bool write
 		s->states[page + done] = broken(s, page + done);
 	if (done > 1) /* what an earlier one reads ahead may still be on its way */
 		may(s, OUTCOME_parked, 0, done - 1);
-	/* A single page's fault is its own: no neighbour can have brought it in. */
-	if (done == 1 && !bus && !s->m->pressed && s->before->page[page].registered) {
+	/* A single page's fault is its own: no neighbour can have brought it in. Of what it may come to
+	 * where there are two, the sum of the messages tells that it was one. */
+	if (done == 1 && !bus && !s->m->pressed && s->before->page[page].registered &&
+	    s->before->page[page].state != STATE_SWAPPED) {
 		for (unsigned i = 0; i < OUTCOMES; i++)
 			s->e->least[i] = s->e->most[i];
 	}
