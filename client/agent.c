@@ -18,7 +18,8 @@
 
 #include "sys/kernel.h"
 
-#define PAGE 4096ull
+#define PAGE  4096ull
+#define PIECE 64u /* pages moved in a row, about 20 us, before the daemon is asked whether it waits */
 
 static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 {
@@ -273,11 +274,46 @@ static bool move_run(struct agent *agent, const struct exchange_run *run, uint32
 	return true;
 }
 
-static void publish(struct agent *agent, struct exchange_command *command)
+/* Tells the results of the first n pages. */
+static void publish(const struct agent *agent, struct exchange_command *command, uint32_t n)
 {
-	for (uint32_t i = 0; i < agent->work.n_pages; i++)
+	for (uint32_t i = atomic_load(&command->settled); i < n; i++)
 		command->result[i] = agent->work.result[i];
-	atomic_store(&command->state, EXCHANGE_MOVED);
+	atomic_store(&command->settled, n);
+}
+
+/* A fault must not wait until all of a command is moved: if the daemon wants the gate, it goes first.
+ * Returns false if the rest of the command is stale then. */
+static bool give_way(struct agent *agent, struct exchange_command *command, uint32_t settled)
+{
+	struct exchange *x = agent->exchange;
+
+	if (!(atomic_load(&x->gate) & EXCHANGE_GATE_WANTED))
+		return true;
+	publish(agent, command, settled);
+	gate_unlock(agent);
+	gate_lock(agent);
+	return atomic_load(&x->epoch) == command->epoch;
+}
+
+/* *first: of its pages in the command; moves on. */
+static bool move_in_pieces(struct agent *agent, struct exchange_command *command,
+			   const struct exchange_run *run, uint32_t *first, uint64_t window)
+{
+	uint64_t most = agent->work.flags & EXCHANGE_HUGE ? run->pages : PIECE;
+	bool fresh = true;
+
+	for (uint64_t done = 0; done < run->pages && fresh; done += most) {
+		struct exchange_run piece = {
+			.address = run->address + done * PAGE,
+			.pages = run->pages - done < most ? run->pages - done : most,
+		};
+
+		fresh = move_run(agent, &piece, *first, window);
+		*first += (uint32_t)piece.pages;
+		fresh = fresh && give_way(agent, command, *first);
+	}
+	return fresh;
 }
 
 static void evict(struct agent *agent, struct exchange_command *command)
@@ -297,11 +333,10 @@ static void evict(struct agent *agent, struct exchange_command *command)
 	atomic_store(&command->state, EXCHANGE_TAKEN);
 	fresh = atomic_load(&x->epoch) == command->epoch && window;
 	results_set(agent, 0, agent->work.n_pages, EXCHANGE_STALE);
-	for (uint32_t i = 0; i < agent->work.n_runs && fresh; i++) {
-		fresh = move_run(agent, &agent->work.runs[i], first, window);
-		first += (uint32_t)agent->work.runs[i].pages;
-	}
-	publish(agent, command);
+	for (uint32_t i = 0; i < agent->work.n_runs && fresh; i++)
+		fresh = move_in_pieces(agent, command, &agent->work.runs[i], &first, window);
+	publish(agent, command, agent->work.n_pages);
+	atomic_store(&command->state, EXCHANGE_MOVED);
 	gate_unlock(agent);
 
 	for (uint32_t i = 0; i < agent->work.n_pages; i++)

@@ -41,9 +41,12 @@ struct limbo_entry {
 
 /* The daemon's own copy of a command under way: the exchange is not trusted. */
 struct command {
-	bool used, harvested;
+	bool used;
 	uint64_t posted_at; /* ns */
 	uint32_t flags, n_runs, n_pages, first_frame;
+	uint32_t n_harvested; /* pages whose results are known */
+	uint32_t moved;       /* of these, pages that left */
+	bool stale;           /* of these, some were refused because an event came between */
 	uint32_t n_shared; /* pages that other tasks had too when it was posted */
 	struct exchange_run runs[EXCHANGE_RUNS];
 	bool out[EXCHANGE_BATCH];     /* this page left */

@@ -126,6 +126,7 @@ static void post(struct task *t, const struct batch *b, uint32_t first_frame)
 	theirs->first_frame = first_frame;
 	theirs->epoch = atomic_load(&x->epoch);
 	memcpy(theirs->runs, c->runs, sizeof(c->runs));
+	atomic_store(&theirs->settled, 0);
 	memset(theirs->result, EXCHANGE_PENDING, sizeof(theirs->result));
 	atomic_store(&theirs->state, EXCHANGE_POSTED);
 	t->posted++;
@@ -198,8 +199,8 @@ static uint32_t pages_on_their_way(const struct group *g)
 
 	TAILQ_FOREACH(t, &g->tasks, link)
 		for (unsigned i = 0; i < EXCHANGE_COMMANDS; i++)
-			if (t->commands[i].used && !t->commands[i].harvested)
-				n += t->commands[i].n_pages;
+			if (t->commands[i].used)
+				n += t->commands[i].n_pages - t->commands[i].n_harvested;
 	return n;
 }
 
@@ -295,13 +296,26 @@ static void deny(struct task *t, uint64_t address)
 		r->denied_until = t->hand.lap + 16;
 }
 
-static void harvest(struct task *t, struct command *c, const struct exchange_command *theirs)
+/* All results of a command are known. */
+static void harvested(struct task *t, const struct command *c)
 {
-	uint32_t moved = 0;
-	bool stale = false;
+	if (c->stale)
+		count(&t->counters, stale);
+	/* Nothing but refusals: what is left is pinned or shared, and trying costs time. */
+	else if (!c->moved)
+		hand_rest(t);
+	group_unshare(t->group, MIN(c->moved, c->n_shared));
+	cluster_left(t, c, c->moved);
+}
 
-	for (uint32_t i = 0; i < c->n_pages; i++) {
-		uint32_t frame = c->first_frame + i;
+/* Takes the results of pages up to `end`. */
+static void harvest(struct task *t, struct command *c, const struct exchange_command *theirs,
+		    uint32_t end)
+{
+	uint32_t before = c->moved;
+
+	for (; c->n_harvested < end; c->n_harvested++) {
+		uint32_t i = c->n_harvested, frame = c->first_frame + i;
 		struct frame *record = &t->frames.records[frame];
 		uint8_t result = __atomic_load_n(&theirs->result[i], __ATOMIC_RELAXED);
 		word_t word = record->address ? table_get(&t->table, record->address) : WORD_NONE;
@@ -316,7 +330,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 		case EXCHANGE_OUT:
 			record->moved = true;
 			c->out[i] = true;
-			moved++;
+			c->moved++;
 			break;
 		case EXCHANGE_DENIED:
 			deny(t, record->address);
@@ -328,36 +342,36 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 			stays(t, frame, result);
 			break;
 		default:
-			stale = stale || result == EXCHANGE_STALE;
+			c->stale = c->stale || result == EXCHANGE_STALE;
 			stays(t, frame, result);
 			break;
 		}
 	}
-	if (stale)
-		count(&t->counters, stale);
-	/* Nothing but refusals: what is left is pinned or shared, and trying costs time. */
-	else if (!moved)
-		hand_rest(t);
-	count_add(&t->counters, evicted, moved);
-	t->group->evictions += moved;
-	task_charge(t, -(int64_t)moved);
-	group_unshare(t->group, MIN(moved, c->n_shared));
-	cluster_left(t, c, moved);
-	c->harvested = true;
+	count_add(&t->counters, evicted, c->moved - before);
+	t->group->evictions += c->moved - before;
+	task_charge(t, -(int64_t)(c->moved - before));
+	if (end == c->n_pages)
+		harvested(t, c);
+}
+
+/* Returns whether all results of the command are there. */
+static bool harvest_command(struct task *t, uint32_t number)
+{
+	struct command *c = &t->commands[number % EXCHANGE_COMMANDS];
+	const struct exchange_command *theirs = &t->exchange->commands[number % EXCHANGE_COMMANDS];
+	uint32_t state = atomic_load(&theirs->state), end = c->n_pages;
+
+	if (state != EXCHANGE_MOVED && state != EXCHANGE_COPIED)
+		end = state == EXCHANGE_TAKEN ? MIN(atomic_load(&theirs->settled), end) : 0;
+	if (end > c->n_harvested)
+		harvest(t, c, theirs, end);
+	return end == c->n_pages;
 }
 
 void evict_harvest(struct task *t)
 {
-	for (uint32_t n = t->reaped; n != t->posted; n++) {
-		struct command *c = &t->commands[n % EXCHANGE_COMMANDS];
-		const struct exchange_command *theirs = &t->exchange->commands[n % EXCHANGE_COMMANDS];
-		uint32_t state = atomic_load(&theirs->state);
-
-		if (state != EXCHANGE_MOVED && state != EXCHANGE_COPIED)
-			return;
-		if (!c->harvested)
-			harvest(t, c, theirs);
-	}
+	for (uint32_t n = t->reaped; n != t->posted && harvest_command(t, n); n++)
+		;
 }
 
 void evict_complete(struct task *t)
@@ -369,8 +383,7 @@ void evict_complete(struct task *t)
 
 		if (atomic_load(&theirs->state) != EXCHANGE_COPIED)
 			return;
-		if (!c->harvested)
-			harvest(t, c, theirs);
+		harvest_command(t, t->reaped);
 		writeback_command(t, c);
 		c->used = false;
 		atomic_store(&theirs->state, EXCHANGE_EMPTY);

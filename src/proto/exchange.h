@@ -12,9 +12,12 @@
  * EAGAIN while an event is unread. The epoch dates commands: the daemon raises it, holding the
  * gate, with every event that changed the address space; the agent refuses older commands.
  *
+ * A command that takes longer is interrupted for the daemon: between two pieces of it the agent says
+ * how far it has come, and hands the gate over.
+ *
  *   gate:  FREE → AGENT → FREE            the agent moves pages
  *          FREE → DAEMON → FREE           the daemon reads the uffd
- *          AGENT → AGENT|WANTED → DAEMON  handed over at the agent's way out, with a doorbell
+ *          AGENT → AGENT|WANTED → DAEMON  handed over, with a doorbell
  *
  * A command:  EMPTY → POSTED (daemon) → TAKEN → MOVED (results valid) → COPIED (frames valid, agent)
  *             → EMPTY (daemon).
@@ -25,7 +28,7 @@
 #include <stdint.h>
 
 #define EXCHANGE_MAGIC    0x6567616863786575ull
-#define EXCHANGE_VERSION  2u
+#define EXCHANGE_VERSION  3u
 #define EXCHANGE_BATCH    512u     /* pages of one command, and of a staging window: a huge page */
 #define EXCHANGE_RUNS     64u      /* runs of one command */
 #define EXCHANGE_COMMANDS 4u       /* commands under way; a power of two */
@@ -74,7 +77,7 @@ struct exchange_command {
 	uint64_t epoch;
 	uint32_t n_runs, n_pages;
 	uint32_t first_frame; /* page i of the command goes to frame first_frame + i */
-	uint32_t reserved;
+	_Atomic uint32_t settled; /* so many of its first pages have their result (agent) */
 	struct exchange_run runs[EXCHANGE_RUNS];
 	uint8_t result[EXCHANGE_BATCH]; /* enum exchange_result */
 };

@@ -71,6 +71,7 @@ static uint32_t broken(struct step *s, uint32_t page)
 		return BIT(POISONED);
 	may(s, OUTCOME_poisoned, 1, 1);
 	may(s, OUTCOME_major, 0, seen->state != STATE_LOST);
+	may(s, OUTCOME_minor, 0, seen->state != STATE_LOST);
 	return BIT(POISONED);
 }
 
@@ -229,6 +230,7 @@ const char *step_populate(struct step *s, bool write)
 			s->states[i] |= BIT(POISONED) | BIT(LOST);
 			may(s, OUTCOME_poisoned, 0, 1);
 			may(s, OUTCOME_major, 0, 1);
+			may(s, OUTCOME_minor, 0, 1);
 		}
 	}
 	for (unsigned i = 0; i < OUTCOMES; i++)
