@@ -48,7 +48,7 @@ const struct conf_key conf_keys[] = {
 	.meaning = "how long a client whose daemon died waits for a new one before it is "
 		   "ended"),
     TOP(CONF_UINT, "readahead_pages", pager.readahead_pages, .min = 1, .max = 512, .unit = "pages",
-	.fallback = "128", .meaning = "largest readahead window"),
+	.fallback = "512", .meaning = "largest readahead window"),
     TOP(CONF_UINT, "busy_poll_us", pager.busy_poll_us, .min = 0, .max = 1000000,
 	.unit = "microseconds", .fallback = "20",
 	.meaning = "how long a worker polls after activity before it sleeps; 0 = never"),

@@ -88,7 +88,7 @@ static enum fault_result map_pages(struct fault *f, uint32_t n, uint64_t *ret_by
 static uint32_t window_of(const struct fault *f, struct stream **ret_stream)
 {
 	uint32_t max = f->task->worker->pager->config.readahead_pages;
-	uint32_t window = stream_window(f->task->streams, f->address, max, ret_stream);
+	uint32_t window = stream_window(f->task->streams, 0, f->address, max, ret_stream);
 
 	switch (f->mapping->advice) {
 	case MAPPING_SEQUENTIAL:

@@ -93,7 +93,7 @@ enum fault_result fill_zero(struct fault *f)
 
 	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
 		return FAULT_NO_ROOM;
-	n = fill_clip(f, stream_window(t->touches, f->address, 64, &stream));
+	n = fill_clip(f, stream_window(t->touches, 0, f->address, 64, &stream));
 	n = untouched(t, f->address, n);
 	/* ZEROPAGE also for writes: it refuses guards and markers, where COPY would destroy them. */
 	r = uffd_zeropage(t->uffd, f->address, pages_to_bytes(n));
@@ -264,8 +264,10 @@ enum fault_result fill_standby(struct fault *f)
 
 	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
 		return FAULT_NO_ROOM;
-	n = fill_clip(f, stream_window(t->streams, f->address,
+	n = fill_clip(f, stream_window(t->streams, f->ptid, f->address,
 				  t->worker->pager->config.readahead_pages, &stream));
+	if (stream->step != PAGE_SIZE)
+		n = 1;
 	if (!put_frame(t, frame, fill_protects(f) | f->active, &r))
 		return fill_refused(t, f->address, r);
 	count(&t->counters, minor);
@@ -274,7 +276,7 @@ enum fault_result fill_standby(struct fault *f)
 	t->refaults++;
 	/* Neighbours left together, and come back together while a stream lasts. */
 	n = n > 1 ? fill_frames(t, f->address + PAGE_SIZE, n - 1, fill_protects(f)) : 0;
-	stream_advance(stream, f->address + pages_to_bytes(1 + n));
+	stream_advance(stream, f->address + (1 + n) * (uint64_t)stream->step);
 	count_add(&t->counters, readahead, n);
 	to_the_node(f, 1 + n);
 	return FAULT_DONE;

@@ -163,7 +163,7 @@ static void fill_failed(struct fill *fill)
 		else
 			unfill(fill, i);
 	}
-	*t->streams = (struct streams){0};
+	streams_forget(t->streams);
 }
 
 static void fill_start(struct fill *fill);
@@ -207,35 +207,43 @@ static void fill_start(struct fill *fill)
 	tier_submit(fill->tier, &fill->io);
 }
 
-/* How many pages from `address` on lie in neighbouring slots of one tier and can be read? */
-static uint32_t neighbours(struct task *t, uint64_t address, uint32_t max)
+/* How many pages from `address` on, at that step, lie in neighbouring slots of one tier and can be read?
+ * At other steps than a page's there are no neighbours. */
+static uint32_t neighbours(struct task *t, uint64_t address, int64_t step, uint32_t max)
 {
 	struct slot first = word_slot(table_get(&t->table, address));
 	uint32_t n;
 
+	if (step != PAGE_SIZE && step != -(int64_t)PAGE_SIZE)
+		max = MIN(max, 1u);
 	for (n = 0; n < max; n++) {
-		word_t word = table_get(&t->table, address + pages_to_bytes(n));
+		word_t word = table_get(&t->table, address + n * (uint64_t)step);
 		struct slot slot = word_slot(word);
 
 		if (word_tag(word) != WORD_SWAP || slot.tier == TIER_SAME ||
-		    slot.tier != first.tier || slot.index != first.index + n ||
+		    slot.tier != first.tier ||
+		    slot.index != first.index + (step > 0 ? n : -n) ||
 		    tier_of(t->worker, slot.tier)->slots.records[slot.index].writing)
 			break;
 	}
 	return n;
 }
 
-/* Begins to read n pages, that are neighbours. Unclaimed. NULL: there is no memory to read into. */
-static struct fill *fill_new(struct task *t, uint64_t address, uint32_t n)
+/* Begins to read n pages that are neighbours, from `address` on at that step. Unclaimed. NULL: there is
+ * no memory to read into. */
+static struct fill *fill_new(struct task *t, uint64_t address, int64_t step, uint32_t n)
 {
 	struct worker *w = t->worker;
-	struct slot slot = word_slot(table_get(&t->table, address));
+	struct slot slot;
 	struct fill *fill;
 	char *bounce;
 
 	n = bounce_take(w, n, &bounce);
 	if (!n)
 		return NULL;
+	if (step < 0)
+		address += (n - 1) * (uint64_t)step;
+	slot = word_slot(table_get(&t->table, address));
 	fill = malloc(sizeof(*fill) + n * sizeof(*fill->words));
 	if (!fill) {
 		bounce_give(w, bounce, n);
@@ -262,23 +270,24 @@ static struct fill *fill_new(struct task *t, uint64_t address, uint32_t n)
 	return fill;
 }
 
-/* Somebody waits for the page at `address`: from there on, what still is as it was comes in, now or when
- * it has been read. Returns how many pages that is at most. */
-static uint32_t claim(struct fill *fill, uint64_t address, unsigned flags)
+/* Somebody waits for the page at `address`: from there on, at that step, what still is as it was comes in,
+ * now or when it has been read. Returns how many pages that is at most. */
+static uint32_t claim(struct fill *fill, uint64_t address, int64_t step, unsigned flags)
 {
 	struct task *t = fill->task;
-	uint32_t n;
+	uint32_t asked = (uint32_t)bytes_to_pages(address - fill->address);
+	uint32_t first = step > 0 ? asked : 0, end = step > 0 ? fill->n : asked + 1;
 
 	TAILQ_REMOVE(&t->worker->ahead, fill, link);
 	fill->claimed = true;
 	fill->flags = flags;
-	fill->asked = (uint32_t)bytes_to_pages(address - fill->address);
+	fill->asked = asked;
 	task_charge(t, fill->n);
 	for (uint32_t i = 0; i < fill->n; i++) {
 		uint64_t at = fill->address + pages_to_bytes(i);
 		word_t word = table_get(&t->table, at);
 
-		if (i < fill->asked || !word_same(word, fill->words[i])) {
+		if (i < first || i >= end || !word_same(word, fill->words[i])) {
 			fill->words[i] = WORD_NONE;
 			continue;
 		}
@@ -286,7 +295,6 @@ static uint32_t claim(struct fill *fill, uint64_t address, unsigned flags)
 			  word_of_slot(WORD_FILLING, word & WORD_UNMARKED, word_slot(word)));
 		fill->words[i] = table_get(&t->table, at);
 	}
-	n = fill->n - fill->asked;
 	if (fill->read) {
 		fill_pages(fill);
 		fill_free(fill);
@@ -295,7 +303,7 @@ static uint32_t claim(struct fill *fill, uint64_t address, unsigned flags)
 		fill->began = now_ns();
 		poll_read_begins(&t->worker->poll, fill->began);
 	}
-	return n;
+	return end - first;
 }
 
 /* ---- ahead of streams ---- */
@@ -347,50 +355,57 @@ static struct fill *ahead_find(struct task *t, uint64_t address, word_t word)
 	return NULL;
 }
 
-/* Goes on reading for a stream whose reader will next fault at `next`. */
-static void read_ahead(struct fault *f, struct stream *stream, uint64_t next, uint32_t window)
+/* Goes on reading for a stream whose reader will next fault where it says. */
+static void read_ahead(struct fault *f, struct stream *stream, uint32_t window)
 {
 	struct task *t = f->task;
 	const struct region *region = regions_find(&t->regions, f->address);
-	uint64_t end = MIN(next + pages_to_bytes(window), region ? region->end : 0), at;
+	int64_t done = stream_steps(stream, stream->next, stream->ahead, window);
+	uint32_t i = done > 0 ? (uint32_t)done : 0, n;
 
-	at = stream->ahead > next && stream->ahead <= end ? stream->ahead : next;
-	while (at < end) {
-		uint32_t n = neighbours(t, at, (uint32_t)MIN(bytes_to_pages(end - at), PIECE));
+	for (; region && i < window; i += n) {
+		uint64_t at = stream->next + i * (uint64_t)stream->step;
 		struct fill *fill;
 
+		if (at < region->start || at >= region->end)
+			break;
+		n = neighbours(t, at, stream->step, MIN(window - i, PIECE));
 		if (!n) {
-			at += PAGE_SIZE; /* resident, or not there: the reader will not stop at it */
+			n = 1; /* resident, or not there: the reader will not stop at it */
 			continue;
 		}
-		/* A full piece, unless the stream begins, or ends: reads cost by the number. */
-		if (n < PIECE && window > 2 * PIECE && at + pages_to_bytes(n) == end &&
-		    end - next == pages_to_bytes(window))
+		/* Reads cost by the number: a short one is better a full one later. */
+		if (i + n == window && n < PIECE && window > 2 * PIECE)
 			break;
-		fill = fill_new(t, at, n);
+		fill = fill_new(t, at, stream->step, n);
 		if (!fill)
 			break;
-		at += pages_to_bytes(fill->n);
+		n = fill->n;
 		fill_start(fill);
 	}
-	stream->ahead = at;
+	stream->ahead = stream->next + i * (uint64_t)stream->step;
 }
 
 /* ---- what is asked for ---- */
 
-uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, unsigned flags)
+static uint32_t read_now(struct task *t, uint64_t address, int64_t step, uint32_t max,
+			 unsigned flags)
 {
-	uint32_t n = neighbours(t, address, MIN(max, PIECE));
+	uint32_t n = neighbours(t, address, step, MIN(max, PIECE));
 	struct fill *fill = NULL;
 
-	while (n && !(fill = fill_new(t, address, n)) && ahead_drop(t->worker))
+	while (n && !(fill = fill_new(t, address, step, n)) && ahead_drop(t->worker))
 		;
 	if (!fill)
 		return 0;
-	n = fill->n;
-	claim(fill, address, flags);
+	n = claim(fill, address, step, flags);
 	fill_start(fill);
 	return n;
+}
+
+uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, unsigned flags)
+{
+	return read_now(t, address, PAGE_SIZE, max, flags);
 }
 
 enum fault_result fill_read(struct fault *f)
@@ -400,32 +415,31 @@ enum fault_result fill_read(struct fault *f)
 	struct stream *stream;
 	struct fill *fill;
 	uint32_t window, n;
-	uint64_t next;
 
 	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
 		return FAULT_NO_ROOM;
-	window = stream_window(t->streams, f->address, t->worker->pager->config.readahead_pages,
-			       &stream);
+	window = stream_window(t->streams, f->ptid, f->address,
+			       t->worker->pager->config.readahead_pages, &stream);
+	if (t->pagemap < 0)
+		window = 1; /* markers of a child that has not said hello are probed one by one */
 	fill = ahead_find(t, f->address, f->word);
 	if (fill) {
 		if (fill->read)
 			count(&t->counters, minor);
 		else
 			count(&t->counters, major);
-		n = claim(fill, f->address, flags);
+		n = claim(fill, f->address, stream->step, flags);
 	} else {
-		/* Markers of a child that has not said hello are probed one by one. */
-		n = fill_slots(t, f->address, t->pagemap < 0 ? 1 : fill_clip(f, window), flags);
+		n = read_now(t, f->address, stream->step, fill_clip(f, window), flags);
 		if (!n)
 			return FAULT_RETRY; /* a sibling's frame is on its way there, or memory is short */
 		count(&t->counters, major);
 	}
 	count_add(&t->counters, activate, f->active != 0);
-	next = f->address + pages_to_bytes(n);
-	stream_advance(stream, next);
+	stream_advance(stream, f->address + n * (uint64_t)stream->step);
 	t->refaults++;
 	count_add(&t->counters, readahead, n - 1);
-	if (window >= AHEAD_MIN && t->pagemap >= 0)
-		read_ahead(f, stream, next, window);
+	if (window >= AHEAD_MIN || (window > 1 && !stream_is_dense(stream)))
+		read_ahead(f, stream, window);
 	return FAULT_DONE;
 }

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 
 #include "base/util.h"
+#include "policy/poll.h"
 #include "policy/pressure.h"
 #include "policy/refault.h"
 #include "policy/stream.h"
@@ -59,15 +60,15 @@ Test(stream, doubles_while_it_lasts)
 	uint32_t expected = 1;
 
 	for (unsigned i = 0; i < 10; i++) {
-		uint32_t window = stream_window(&streams, at, 64, &stream);
+		uint32_t window = stream_window(&streams, 0, at, 64, &stream);
 
 		cr_expect_eq(window, expected, "%u: %u", i, window);
 		at += window * (uint64_t)PAGE_SIZE;
 		stream_advance(stream, at);
 		expected = MIN(expected * 2, 64u);
 	}
-	cr_expect_eq(stream_window(&streams, at + 100 * PAGE_SIZE, 64, &stream), 1, "a jump");
-	cr_expect_eq(stream_window(&streams, at + 16 * PAGE_SIZE, 64, &stream), 64,
+	cr_expect_eq(stream_window(&streams, 0, at + 100 * PAGE_SIZE, 64, &stream), 1, "a jump");
+	cr_expect_eq(stream_window(&streams, 0, at + 16 * PAGE_SIZE, 64, &stream), 64,
 		     "some were there already");
 }
 
@@ -78,7 +79,7 @@ Test(stream, bounds)
 
 	for (unsigned i = 0; i < 10000; i++) {
 		uint64_t at = 0x1000000 + (i * 2654435761u) % 4096 * (uint64_t)PAGE_SIZE;
-		uint32_t max = 1 + i % 512, window = stream_window(&streams, at, max, &stream);
+		uint32_t max = 1 + i % 512, window = stream_window(&streams, 0, at, max, &stream);
 
 		cr_assert(window >= 1 && window <= max, "%u of %u", window, max);
 		stream_advance(stream, at + window * (uint64_t)PAGE_SIZE);
@@ -95,10 +96,120 @@ Test(stream, several_at_once)
 		for (unsigned i = 0; i < STREAMS; i++) {
 			uint64_t at = (i + 1) * 0x10000000ull + turn * 100ull * PAGE_SIZE;
 
-			window = stream_window(&streams, at, 32, &stream);
+			window = stream_window(&streams, 0, at, 32, &stream);
 			stream_advance(stream, at + 100ull * PAGE_SIZE);
 		}
 	cr_expect_eq(window, 32, "each goes on by itself");
+}
+
+/* Faults of one thread, so many bytes apart, n of them; the last one's window. */
+static uint32_t walk(struct streams *streams, uint32_t thread, uint64_t at, int64_t step, unsigned n,
+		     struct stream **stream)
+{
+	uint32_t window = 0;
+
+	for (unsigned i = 0; i < n; i++, at += (uint64_t)step) {
+		window = stream_window(streams, thread, at, 64, stream);
+		stream_advance(*stream, at + (uint64_t)(*stream)->step);
+	}
+	return window;
+}
+
+Test(stream, other_steps)
+{
+	static const int64_t steps[] = {-4096, -5 * 4096, 7 * 4096, 16 * 4096, 300 * 4096};
+	struct streams streams = {0};
+	struct stream *stream;
+
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		uint32_t window = walk(&streams, 1, 0x700000000000, steps[i], 9, &stream);
+
+		cr_expect_eq(stream->step, steps[i], "step %zu: %lld", i, (long long)stream->step);
+		cr_expect_geq(window, 32, "step %zu: %u", i, window);
+	}
+	walk(&streams, 0, 0x700000000000, -4096, 9, &stream);
+	cr_expect_eq(stream->step, PAGE_SIZE, "of no thread");
+}
+
+Test(stream, threads_do_not_mix)
+{
+	struct streams streams = {0};
+	struct stream *stream;
+
+	for (unsigned i = 0; i < 8; i++) {
+		stream_window(&streams, 1, 0x10000000 - i * 4096ull, 64, &stream);
+		stream_advance(stream, 0x10000000 - i * 4096ull + (uint64_t)stream->step);
+		cr_expect(i < 2 || stream->step == -4096, "%u", i);
+		stream_window(&streams, 2, 0x20000000 + i * 5 * 4096ull, 64, &stream);
+		stream_advance(stream, 0x20000000 + i * 5 * 4096ull + (uint64_t)stream->step);
+		cr_expect(i < 2 || stream->step == 5 * 4096, "%u", i);
+	}
+}
+
+Test(stream, random_faults_leave_it_alone)
+{
+	struct streams streams = {0};
+	struct stream *stream;
+	uint64_t at = 0x10000000;
+	uint32_t window = 0;
+
+	for (unsigned i = 0; i < 1000; i++) {
+		if (i % (i < 200 ? 20 : 100) == 0) {
+			window = stream_window(&streams, 1, at, 64, &stream);
+			stream_advance(stream, at += window * 4096ull);
+		} else {
+			stream_window(&streams, 2, 0x100000000 + i * i * 2654435761ull % 65536 * 4096,
+				      64, &stream);
+			stream_advance(stream, 0x300000000);
+		}
+	}
+	cr_expect_eq(window, 64, "%u", window);
+}
+
+Test(stream, steps)
+{
+	struct stream s = {.step = -3 * 4096};
+
+	cr_expect_eq(stream_steps(&s, 0x10000, 0x10000 - 6 * 4096, 10), 2);
+	cr_expect_eq(stream_steps(&s, 0x10000, 0x10000 - 7 * 4096, 10), -1, "between");
+	cr_expect_eq(stream_steps(&s, 0x10000, 0x10000 + 6 * 4096, 10), -1, "behind");
+	cr_expect_eq(stream_steps(&s, 0x10000, 0x10000 - 6 * 4096, 1), -1, "too far");
+}
+
+/* ---- poll ---- */
+
+Test(poll, while_a_read_is_awaited)
+{
+	struct poll p = {0};
+
+	for (unsigned i = 0; i < 50; i++) {
+		poll_read_begins(&p, i * 1000000);
+		poll_read_ends(&p, 50000);
+	}
+	poll_read_begins(&p, 100000000);
+	cr_expect(poll_pays(&p, 100050000, true));
+	cr_expect_not(poll_pays(&p, 100050000, false));
+	cr_expect_not(poll_pays(&p, 100150000, true), "longer than they take");
+	for (unsigned i = 0; i < 50; i++)
+		poll_read_ends(&p, 5000000);
+	cr_expect_not(poll_pays(&p, 100000001, true), "a slow device");
+}
+
+Test(poll, a_moment_that_does_not_pay_is_given_up)
+{
+	struct poll p = {.moment = 20000};
+	unsigned tried = 0;
+
+	for (uint64_t at = 1; at <= 1000; at++) {
+		poll_active(&p, at * 1000000);
+		tried += poll_pays(&p, at * 1000000 + 1000, false);
+		cr_expect_not(poll_pays(&p, at * 1000000 + 30000, false));
+	}
+	cr_expect_leq(tried, 30, "%u", tried);
+	/* Then it does. */
+	for (uint64_t i = 0; i < 200; i++)
+		poll_active(&p, 2000000000 + i * 10000);
+	cr_expect(poll_pays(&p, 2000000000 + 199 * 10000 + 1000, false));
 }
 
 Test(pressure, bounds)
