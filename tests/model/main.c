@@ -383,6 +383,7 @@ static int test(const struct options *options)
 	t->random = options->seed;
 	t->model.alive[0] = true;
 	t->model.clean_wp = options->rig.clean_wp;
+	t->model.reads_ahead = options->rig.readahead > 1;
 	t->model.errors = options->rig.error_every;
 	t->full = options->rig.slots < 4 * ARENA_PAGES;
 	for (unsigned p = 0; p < PROCESSES; p++) {

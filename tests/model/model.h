@@ -84,6 +84,7 @@ struct model {
 	bool shared;  /* a living child may have pages too */
 	bool pressed; /* the limit hurts: pages may leave at any time */
 	bool clean_wp, errors;
+	bool reads_ahead; /* a page's bytes may have been read before its slot was spoiled */
 	struct model_page page[PROCESSES][ARENA_PAGES];
 };
 

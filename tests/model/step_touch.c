@@ -86,7 +86,8 @@ static bool may_break(const struct step *s, const struct seen_page *seen)
 static bool must_break(const struct step *s, const struct seen_page *seen)
 {
 	return IS(seen->state, BIT(POISONED) | BIT(LOST)) ||
-	       (seen->state == STATE_SWAPPED && seen->lost && !s->m->pressed);
+	       (seen->state == STATE_SWAPPED && seen->lost && !s->m->pressed &&
+		!s->m->reads_ahead);
 }
 
 /* Neighbours from `page` on, of a fault there. */
