@@ -111,6 +111,17 @@ static void look_at_maps(struct task *t, struct kernel_page *pages, uint64_t *se
 	procmaps_done(&maps);
 }
 
+/* Where the machine has swap, MADV_PAGEOUT makes use of it. To a pager such a page is memory: the kernel
+ * brings it back. Markers are the last of 32 kinds of swap entries. */
+static bool kernel_has_swapped(struct task *t, uint64_t address)
+{
+	uint64_t entry;
+
+	return pread(t->pagemap, &entry, sizeof(entry), (off_t)(address / PAGE * sizeof(entry))) ==
+		       sizeof(entry) &&
+	       (entry & 31) != 31;
+}
+
 static const char *look_at_pagemap(struct task *t, struct kernel_page *pages)
 {
 	const uint64_t all = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_GUARD;
@@ -133,10 +144,12 @@ static const char *look_at_pagemap(struct task *t, struct kernel_page *pages)
 			struct kernel_page *k = &pages[(a - ARENA) / PAGE];
 			uint64_t is = regions[r].categories;
 
-			k->present = is & PAGE_IS_PRESENT;
+			bool elsewhere = is & PAGE_IS_SWAPPED && kernel_has_swapped(t, a);
+
+			k->present = is & PAGE_IS_PRESENT || elsewhere;
 			k->zero = is & PAGE_IS_PFNZERO;
 			k->protected = !(is & PAGE_IS_WRITTEN);
-			k->swapped = is & PAGE_IS_SWAPPED;
+			k->swapped = is & PAGE_IS_SWAPPED && !elsewhere;
 			k->guard = is & PAGE_IS_GUARD;
 		}
 	}

@@ -387,7 +387,9 @@ void cgroup_enter(struct cgroup *group, pid_t pid)
 		skip("no memory cgroups of version 1 that can be made");
 	group->limit = cgroup_open(group->path, "memory.limit_in_bytes");
 	group->root = cgroup_open(MEMORY, "cgroup.procs");
-	must(group->limit >= 0 && group->root >= 0 && cgroup_set(group, "cgroup.procs", pid));
+	/* Where the machine has swap, the group makes no use of it. */
+	must(group->limit >= 0 && group->root >= 0 && cgroup_set(group, "memory.swappiness", 0) &&
+	     cgroup_set(group, "cgroup.procs", pid));
 }
 
 void cgroup_leave(const struct cgroup *group, pid_t pid)
