@@ -20,9 +20,14 @@ uint32_t frames_take(struct frames *frames, uint32_t want,
 {
 	uint32_t first = frames->head, n = 0;
 
-	/* Not worth a batch at the end of the ring: begin again at its start. */
-	if (first >= frames->n || frames->n - first < MIN(want, frames->n / 8))
+	/* Not worth a batch at the end of the ring: begin again at its start. It is those frames' turn all
+	 * the same: nothing stays on standby for ever. */
+	if (first >= frames->n || frames->n - first < MIN(want, frames->n / 8)) {
+		for (; first < frames->n; first++)
+			if (frames->records[first].state == FRAME_STANDBY)
+				reclaim(context, first);
 		first = 0;
+	}
 	while (n < want && first + n < frames->n && available(&frames->records[first + n])) {
 		struct frame *frame = &frames->records[first + n];
 
