@@ -24,7 +24,7 @@ def function(rng, number):
   return "\n".join([*lines, "\treturn s;", "}", ""])
 
 
-def prepare(folder):
+def prepare(folder, scale=1):
   common.need("gcc")
   path = os.path.join(folder, "large.c")
   rng = random.Random(3)
@@ -32,7 +32,7 @@ def prepare(folder):
     for number in range(FUNCTIONS):
       file.write(function(rng, number))
     file.write("static const struct { int key; double weight; const char *name; } table[] = {\n")
-    for i in range(ELEMENTS):
+    for i in range(int(ELEMENTS * scale)):
       file.write(f'\t{{{rng.randrange(1 << 30)}, {i}.5 * 3, "n{rng.randrange(1000)}" }},\n')
     file.write("};\nconst void *get(int i)\n{\n\treturn &table[i];\n}\n")
     calls = "\n".join(f"\ts += f{i}(a, n);" for i in range(FUNCTIONS))
