@@ -61,7 +61,9 @@ def judge(figure):
   number = figure["ours"] if figure["alone"] else figure["ratio"]
   if number is None:
     return "-"
-  if figure["interval"] and figure["low"] is not None:
+  if figure["interval"]:
+    if figure["low"] is None:
+      return "?"
     if figure["high"] <= figure["goal"]:
       return "yes"
     return "?" if figure["low"] <= figure["goal"] else "no"

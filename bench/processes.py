@@ -1,6 +1,7 @@
 """What a run has started: it is watched, and none of it outlives the run."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from kernel_swap import read_text
 
 RUN_TIMEOUT = 1800  # seconds, of one run of a program
 SAMPLE_SECONDS = 0.02
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 
 class Failed(Exception):
@@ -69,6 +71,11 @@ def mappings(pid):
       yield name, int(fields[1]) * 1024
 
 
+def end_with_parent():
+  """Called between fork and exec: whoever kills the harness shall not leave the program behind."""
+  ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Program:
   """One program, in a session of its own; for a with statement, which ends it if it still runs.
 
@@ -79,7 +86,8 @@ class Program:
     self.timed_out = False
     self.peak = 0
     self.process = subprocess.Popen(
-      command, stderr=errors, start_new_session=True, preexec_fn=before,
+      command, stderr=errors, start_new_session=True,
+      preexec_fn=lambda: (end_with_parent(), before and before()),
       **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, **options})
     self.pid = self.process.pid
     self.clock = threading.Timer(RUN_TIMEOUT, self.give_up)

@@ -12,6 +12,7 @@ import figures
 from kernel_swap import read_text
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+README = os.path.join(ROOT, "README.md")
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -81,7 +82,7 @@ def markdown(report):
   return "\n".join(lines)
 
 
-def write_readme(results, readme=os.path.join(ROOT, "README.md")):
+def write_readme(results, readme):
   """Puts a run's figures between the two marks. => exit status"""
   text, found = read_text(readme), read_text(results)
   if not found:

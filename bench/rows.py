@@ -64,7 +64,7 @@ def touch(goal, **more):
 
 # Prepared once, whichever rows they are in.
 REDIS = Redis(512 * MIB)
-PYTHON = Command(python_dict, 3)
+PYTHON = Command(python_dict, .12, 3)
 
 CPU = Figure("cpu_per_page", 2000, "daemon's CPU a page in or out", alone=True)
 
@@ -132,10 +132,10 @@ def programs():
              for key, label in (("_ns", ""), ("_p99_ns", " p99"))]
   rows = [Row("redis at 50 %", REDIS, "swap", figures),
           Row("redis at 50 %, compressed", REDIS, "zram", figures, compressed=True)]
-  for name, work in (("sqlite in memory", Command(of_tests("sqlite", "sqlite3", "script.sql"))),
-                     ("sort -S", Command(of_tests("sort", "sort"))),
+  for name, work in (("sqlite in memory", Command(of_tests("sqlite", "sqlite3", "script.sql"), .2)),
+                     ("sort -S", Command(of_tests("sort", "sort"), .6)),
                      ("python dict", PYTHON),
-                     ("gcc", Command(of_tests("gcc", "gcc")))):
+                     ("gcc", Command(of_tests("gcc", "gcc"), .12))):
     rows.append(Row(f"{name} at 50 %", work, "swap", [Figure("ns", .7)]))
   return rows
 
@@ -162,14 +162,14 @@ def memory():
 
 def scales():
   """The same set at the same limit under upager, by one task with one thread and one mapping."""
-  one = workset("random", "readwrite")
+  one = workset("random", "readwrite", bounded=True)
   rows = []
   for name, option in (("200 tasks", ("--processes", "200")), ("64 threads", ("--threads", "64")),
                        ("1 TiB sparse", ("--spread", "1T")), ("20,000 VMAs", ("--vmas", "20000"))):
-    work = Workset("--pattern", "random", "--op", "readwrite", *option)
+    work = Workset("--pattern", "random", "--op", "readwrite", *option, bounded=True)
     rows.append(Row(f"scale: {name}", work, "ours",
                     [touch(1.5, label="time"), Figure("cpu_per_fault", 1.5, "CPU a fault")],
-                    theirs=one, against="one task", size=(160 * MIB, 160 * MIB)))
+                    theirs=one, against="one task", size=(256 * MIB, 96 * MIB)))
   return rows
 
 

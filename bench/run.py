@@ -31,6 +31,7 @@ from sides import make_sides
 
 ROOT = report.ROOT
 LIMIT_MINIMUM = 16 * MIB
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Job:
@@ -130,12 +131,14 @@ class Bench:
       for row, size in self.options.works:
         found = {"name": row.name, "slug": row.slug, "figures": [], "runs": {}, "failures": {},
                  "against": row.against or (self.sides[row.side].label if row.side else None),
-                 "several_sizes": row.sets() and len(self.options.sizes) > 1, "size": size}
+                 "several_sizes": len(sizes_of(row, self.options)) > 1, "size": size}
+        started = time.monotonic()
         try:
           self.measure_row(row, size, found)
         except Unavailable as reason:
           found["skipped"] = str(reason)
         finally:
+          found["seconds"] = time.monotonic() - started
           found["figures"] = [figures.evaluate(figure, found["runs"]) for figure in row.figures]
           if found["runs"] or "skipped" in found:
             self.rows.append(found)
@@ -237,8 +240,8 @@ def parse_arguments():
   sizes.add_argument("--limit", type=parse_size, help="the memory limit instead; the sets follow")
   parser.add_argument("--only", choices=("upager", "kernel"), help="measure one side alone")
   parser.add_argument("--json", action="store_true", help="print the results as JSON, no table")
-  parser.add_argument("--readme", action="store_true",
-                      help="write the last results into README.md; measure nothing")
+  parser.add_argument("--readme", metavar="FILE", nargs="?", const=report.README,
+                      help="write the last results into README.md, or FILE; measure nothing")
   parser.add_argument("--swap-dir", default="/var/tmp", help="folder of the swap files (/var/tmp)")
   parser.add_argument("--build", default=build, help="build folder ($UPAGER_BUILD, or build)")
   parser.add_argument("--upager", help="the upager command (that of the build)")
@@ -267,7 +270,8 @@ def list_rows(works):
 
 
 def sweep(folder):
-  """Removes the folders of runs that were killed."""
+  """Removes what runs that were killed have left."""
+  kernel_swap.sweep(folder)
   for name in os.listdir(folder):
     match = re.fullmatch(PREFIX + r"(\d+)", name)
     if match and not kernel_swap.process_lives(int(match.group(1))):
@@ -286,6 +290,9 @@ def work_folder(parent):
 
 
 def on_signal(number, _frame):
+  """Cleaning up takes seconds at most; whoever is impatient waits for it."""
+  for other in SIGNALS:
+    signal.signal(other, signal.SIG_IGN)
   raise KeyboardInterrupt(signal.Signals(number).name)
 
 
@@ -314,13 +321,13 @@ def main():
     list_rows(options.works)
     return 0
   if options.readme:
-    return report.write_readme(os.path.join(options.out, "latest.json"))
+    return report.write_readme(os.path.join(options.out, "latest.json"), options.readme)
   for path in (os.path.join(options.build, "bench", "workset"), options.upager):
     if not os.access(path, os.X_OK):
       sys.exit(f"bench: {path} is not built: run ninja -C {options.build}")
   if report.filesystem_of(options.swap_dir)[1] == "tmpfs":
     sys.exit(f"bench: {options.swap_dir} is in memory; name a folder on a disk with --swap-dir")
-  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+  for number in SIGNALS:
     signal.signal(number, on_signal)
   found, interrupted, good = measure(options)
   if found["rows"]:

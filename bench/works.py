@@ -26,8 +26,7 @@ sys.path.append(PROGRAMS)
 
 
 class Work:
-  """size: bytes of its set, None until prepare() has found out. A work whose `scaled` is set is made
-  smaller for a quick run."""
+  """size: bytes of its set, None until prepare() has found out."""
 
   config = None  # of our side
   size = None
@@ -44,7 +43,7 @@ class Workset(Work):
 
   On our side the daemon is looked at as that phase begins and ends."""
 
-  MAX_TOUCHES = 1 << 18  # where a random order has no end: enough to tell, of a set of any size
+  TOUCHES = (1 << 18, 1 << 13)  # at most, in a random order: enough to tell, of a set of any size
 
   def __init__(self, *args, passes=1, bounded=False, config=None):
     self.args = list(args)
@@ -52,13 +51,13 @@ class Workset(Work):
     self.bounded = bounded
     self.config = config
 
-  def touches(self, size):
-    touches = max(1, int(self.passes * (size // 4096)))
-    return min(touches, self.MAX_TOUCHES) if self.bounded else touches
+  def touches(self, job):
+    touches = self.passes * (job.size // 4096)
+    return min(touches, self.TOUCHES[job.bench.quick]) if self.bounded else touches
 
   def command(self, job):
     return [job.built("bench", "workset"), "--size", str(job.size), "--touches",
-            str(self.touches(job.size)), *self.args, "--verify", "--steps", "--json"]
+            str(self.touches(job)), *self.args, "--verify", "--steps", "--json"]
 
   def run(self, job):
     looks = []
@@ -73,7 +72,7 @@ class Workset(Work):
       job.end(program)
     result = parse(output, program)
     result["touch_ns"] = ((result["setup_ns"] + result["measured_ns"])
-                          / (self.touches(job.size) + job.size // 4096))
+                          / (self.touches(job) + job.size // 4096))
     if looks[0]:
       result.update(between(*looks))
     return result
@@ -184,17 +183,19 @@ class Latency(Work):
 class Command(Work):
   """A real program, from its start to its end, with a fixed input; its output is digested.
 
-  make(folder, scale) => the command, and the path of its input or None."""
+  make(folder, scale) => the command, and the path of its input or None. quick: the scale of a quick
+  run, which still takes 32 MiB and more."""
 
-  def __init__(self, make, status=0):
+  def __init__(self, make, quick, status=0):
     self.make = make
+    self.quick = quick
     self.status = status
     self.command = self.input = None
 
   def prepare(self, job):
     folder = os.path.join(job.bench.folder, job.row.slug)
     os.makedirs(folder, exist_ok=True)
-    self.command, self.input = self.make(folder, 0.3 if job.bench.quick else 1)
+    self.command, self.input = self.make(folder, self.quick if job.bench.quick else 1)
     self.size = self.run(job.sampling())["peak"]
 
   def run(self, job):
@@ -225,7 +226,7 @@ class Redis(Work):
   def prepare(self, job):
     for tool in ("redis-server", "redis-benchmark"):
       need(tool)
-    size = self.full // 8 if job.bench.quick else self.full
+    size = self.full // 14 if job.bench.quick else self.full
     self.keys = size // (self.VALUE + 120)
     self.requests = self.keys // 4
     self.size = self.run(job.sampling())["peak"]
