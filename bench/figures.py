@@ -1,5 +1,5 @@
-"""What is made of the measured numbers: medians, ratios with an interval, whether a goal holds, a table,
-a progress line."""
+"""What is made of the measured numbers: medians, ratios with an interval, whether a goal holds, a
+table, a progress line."""
 
 import math
 import statistics
@@ -119,7 +119,7 @@ def lines_of(rows):
   """=> the cells of the table, a line for each figure; what was left out has its reason."""
   for row in rows:
     if row.get("skipped"):
-      yield (row["name"], row["against"] or "-", "-", "-", "-", "-", "-", "-", row["skipped"])
+      yield (row["name"], row["against"] or "-", *["-"] * 6, row["skipped"])
       continue
     for figure in row["figures"]:
       alone = figure["alone"]

@@ -1,5 +1,5 @@
-"""The results as pictures, in SVG that a browser shows in its light or dark colours: the ratios beside
-their goals, and the runs behind each of them."""
+"""The results as pictures, in SVG that a browser shows in its light or dark colours: the ratios
+beside their goals, and the runs behind each of them."""
 
 import html
 import math
@@ -9,9 +9,11 @@ import figures
 import report
 
 STYLE = """<style>
-  :root { --paper: #fff; --ink: #1c2024; --faint: #d5dae0; --good: #2a7ab8; --bad: #c9622b; --other: #7a828c; }
+  :root { --paper: #fff; --ink: #1c2024; --faint: #d5dae0;
+          --good: #2a7ab8; --bad: #c9622b; --other: #7a828c }
   @media (prefers-color-scheme: dark) {
-    :root { --paper: #16191d; --ink: #e6e9ec; --faint: #3a4148; --good: #62aee4; --bad: #f0925c; --other: #98a1ab; }
+    :root { --paper: #16191d; --ink: #e6e9ec; --faint: #3a4148;
+            --good: #62aee4; --bad: #f0925c; --other: #98a1ab }
   }
   text { font: 12px sans-serif; fill: var(--ink) }
   .small { font-size: 10px } .end { text-anchor: end } .middle { text-anchor: middle }
@@ -21,7 +23,8 @@ STYLE = """<style>
   .dot { opacity: .75 } .median { stroke: var(--ink); stroke-width: 1.5 }
 </style>"""
 
-LABELS, WIDTH, RIGHT, STEP, TOP = 360, 480, 90, 22, 44
+COLOURS = {"yes": "good", "no": "bad", "?": "other", "-": "other"}
+LABELS, WIDTH, RIGHT, STEP, TOP = 420, 480, 90, 22, 44
 
 
 def text(x, y, string, kind=""):
@@ -71,7 +74,7 @@ def ratios(found):
     parts += [
       text(LABELS - 8, y + 14, f"{name} : {row['against']}", "end"),
       f'<rect x="{left:.1f}" y="{y + 4}" width="{max(right - left, 1):.1f}" height="12" '
-      f'class="{"good" if figure["holds"] == "yes" else "bad"}"/>',
+      f'class="{COLOURS[figure["holds"]]}"/>',
       line(at(figure["goal"]), y + 1, at(figure["goal"]), y + 19, "goal"),
       text(LABELS + WIDTH + 8, y + 14, f"{figures.ratio_text(figure)} {figure['holds']}", "small")]
     if figure["low"] is not None:
@@ -90,13 +93,14 @@ def runs(found):
   """Each run a dot, from 0; a stroke at the median. Above ours, below the other side's."""
   shown = [entry for entry in titled(found["rows"]) if any(entry[2]["runs"].values())]
   step = 2 * STEP
-  parts = [text(10, 18, "Each run a dot, from 0 on the left; the stroke is the median. Above: upager. "
-                        "Below, grey: the other side.")]
+  parts = [text(10, 18, "Each run a dot, from 0 on the left; the stroke is the median. "
+                        "Above: upager. Below, grey: the other side.")]
   for number, (name, row, figure) in enumerate(shown):
     y = TOP + step * number
     largest = max(sum(figure["runs"].values(), []))
     scale = WIDTH / largest
-    parts += [text(LABELS - 8, y + 14, name, "end"), line(LABELS, y + 32, LABELS + WIDTH, y + 32, "grid"),
+    parts += [text(LABELS - 8, y + 14, name, "end"),
+              line(LABELS, y + 32, LABELS + WIDTH, y + 32, "grid"),
               text(LABELS + WIDTH + 8, y + 18, figures.quantity(largest, figure["unit"]), "small")]
     for role, below, kind in (("ours", 10, "good"), ("theirs", 23, "other")):
       if figure["runs"][role]:

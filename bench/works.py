@@ -1,8 +1,9 @@
-"""The kinds of work that are measured. Each runs one program on one side, and returns what it timed.
+"""The kinds of work that are measured. Each runs one program on one side, and returns what it
+timed.
 
-A work is prepared once (inputs, and how much memory it takes), and then run as often as asked for. The
-result is a dictionary; its figures are looked up by name. What was read is checked in every run: by
-the program itself (`wrong`), or by the digest of its output, which has to be the same in all runs.
+A work is prepared once (inputs, and how much memory it takes), and then run as often as asked for.
+The result is a dictionary; its figures are looked up by name. What was read is checked in every run:
+by the program itself (`wrong`), or by the digest of its output, which has to be the same in all.
 """
 
 import collections

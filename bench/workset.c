@@ -74,7 +74,7 @@ struct member {
 struct share {
 	struct member *member;
 	pthread_t thread;
-	uint64_t first, pages; /* this thread's share, in contiguous order */
+	uint64_t first, pages, stride; /* page i of the share is first + i * stride */
 	uint64_t touches;
 	uint64_t random;
 	uint64_t wrong;
@@ -97,13 +97,6 @@ static _Noreturn void die(const char *what, int error)
 static bool scattered(const struct options *options)
 {
 	return options->pattern == RANDOM || options->pattern == ZIPF;
-}
-
-static uint64_t page_at(const struct share *share, uint64_t i)
-{
-	const struct options *options = share->member->options;
-
-	return share->first + (scattered(options) ? i * options->threads : i);
 }
 
 static void touch(struct share *share, uint64_t page)
@@ -131,7 +124,7 @@ static void *share_run(void *arg)
 			at = below(next_random(&share->random), share->pages);
 		else if (pattern == ZIPF)
 			at = zipf_draw(&member->zipf, next_random(&share->random), share->pages);
-		touch(share, page_at(share, at));
+		touch(share, share->first + at * share->stride);
 	}
 	return NULL;
 }
@@ -151,6 +144,7 @@ static void share_init(struct share *share, struct member *member, unsigned inde
 
 	share->member = member;
 	share->first = scattered(options) ? index : pages * index / threads;
+	share->stride = scattered(options) ? threads : 1;
 	share->pages = scattered(options) ? (pages - index + threads - 1) / threads
 					  : pages * (index + 1) / threads - share->first;
 	share->touches = touches_of(options, worker, threads * options->processes);
@@ -170,7 +164,7 @@ static void step(const struct options *options, const char *word)
 		exit(2);
 }
 
-/* Called in every process. => how long the touches of all have taken, in the first. */
+/* => how long the touches of all have taken, in the first process. */
 static uint64_t measure(struct member *member, struct result *result)
 {
 	unsigned threads = member->options->threads;
