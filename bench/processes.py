@@ -11,7 +11,6 @@ import time
 
 from kernel_swap import read_text
 
-RUN_TIMEOUT = 1800  # seconds, of one run of a program
 SAMPLE_SECONDS = 0.02
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
@@ -81,8 +80,9 @@ class Program:
 
   sample: keep its peak, the most anonymous memory that it and its children hold together."""
 
-  def __init__(self, command, errors, before=None, sample=False, **options):
+  def __init__(self, command, errors, timeout, before=None, sample=False, **options):
     self.command = command
+    self.timeout = timeout
     self.timed_out = False
     self.peak = 0
     self.process = subprocess.Popen(
@@ -90,7 +90,7 @@ class Program:
       preexec_fn=lambda: (end_with_parent(), before and before()),
       **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, **options})
     self.pid = self.process.pid
-    self.clock = threading.Timer(RUN_TIMEOUT, self.give_up)
+    self.clock = threading.Timer(timeout, self.give_up)
     self.clock.daemon = True
     self.clock.start()
     if sample:
@@ -131,7 +131,7 @@ class Program:
     """Waits for its end; Failed, if it was not a good one."""
     status = self.process.wait()
     if self.timed_out:
-      raise Failed(f"no end after {RUN_TIMEOUT} s: {' '.join(self.command)}")
+      raise Failed(f"no end after {self.timeout} s: {' '.join(self.command)}")
     if status != good:
       raise Failed(f"status {status}: {' '.join(self.command)}")
 

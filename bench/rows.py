@@ -169,7 +169,7 @@ def scales():
     work = Workset("--pattern", "random", "--op", "readwrite", *option, bounded=True)
     rows.append(Row(f"scale: {name}", work, "ours",
                     [touch(1.5, label="time"), Figure("cpu_per_fault", 1.5, "CPU a fault")],
-                    theirs=one, against="one task", size=(256 * MIB, 96 * MIB)))
+                    theirs=one, against="one task", size=(512 * MIB, 192 * MIB)))
   return rows
 
 

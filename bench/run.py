@@ -62,7 +62,8 @@ class Job:
 
   def start(self, command, **options):
     side = self.bench.sides[self.side_name]
-    return Program(side.wrap(command, self), self.stderr, side.before(self), self.sample, **options)
+    return Program(side.wrap(command, self), self.stderr, self.bench.timeout, side.before(self),
+                   self.sample, **options)
 
   def end(self, program, good=0):
     try:
@@ -87,6 +88,7 @@ class Bench:
   def __init__(self, options, folder):
     self.options = options
     self.quick = options.quick
+    self.timeout = 60 if self.quick else 1800  # seconds, of one run of a program
     self.upager = None if options.only == "kernel" else options.upager
     self.folder = folder
     self.swap_folder = options.swap_dir
@@ -201,7 +203,7 @@ class Bench:
     self.sides["ours"].open()
     with tempfile.TemporaryFile("w+", dir=self.folder) as job.stderr:
       with Program([job.built("bench", "disk"), self.sides["ours"].swap, *sizes],
-                   job.stderr) as program:
+                   job.stderr, self.timeout) as program:
         output = program.line()
         job.end(program)
     return json.loads(output)

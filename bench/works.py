@@ -217,7 +217,7 @@ class Redis(Work):
 
   After each every key is read: it has the value that it was loaded with, or redis-benchmark's."""
 
-  VALUE = 1000
+  VALUE = 4000
   CLIENTS = 8
 
   def __init__(self, full):
@@ -229,7 +229,7 @@ class Redis(Work):
       need(tool)
     size = self.full // 14 if job.bench.quick else self.full
     self.keys = size // (self.VALUE + 120)
-    self.requests = self.keys // 4
+    self.requests = self.keys // 2
     self.size = self.run(job.sampling())["peak"]
 
   def value(self, key):
@@ -243,7 +243,7 @@ class Redis(Work):
     with job.start(command, stdout=subprocess.DEVNULL) as program:
       try:
         with redis_client.connect(socket, lambda: program.process.poll() is None,
-                                  processes.RUN_TIMEOUT) as client:
+                                  job.bench.timeout) as client:
           result = self.work(client, socket)
           client.socket.sendall(redis_client.encode(("SHUTDOWN", "NOSAVE")))
       except (redis_client.RedisError, OSError) as error:
