@@ -104,7 +104,9 @@ def goal_text(figure):
   return f"{text}, or disk × {figure['floor']:g}" if figure.get("floor") else text
 
 
-def verdict_text(figure):
+def verdict_text(row, figure):
+  if figure["holds"] == "-" and row["failures"]:
+    return " and ".join(sorted(row["failures"])) + " failed"
   if figure["disk"] is None:
     return figure["holds"]
   return f"{figure['holds']} (disk × {figure['disk']:.2f})"
@@ -127,7 +129,7 @@ def lines_of(rows):
              quantity(figure["ours"], figure["unit"]),
              "-" if alone else quantity(figure["theirs"], figure["unit"]),
              "-" if alone else ratio_text(figure), "-" if alone else interval_text(figure),
-             goal_text(figure), verdict_text(figure))
+             goal_text(figure), verdict_text(row, figure))
 
 
 def format_table(rows):
