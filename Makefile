@@ -35,8 +35,10 @@ tree:
 	@$(MAKE) --no-print-directory build
 	@UPAGER_BUILD=$(abspath $(BUILD)) tests/tree/show
 
+# Beside kernel swap and others. QUICK=1: in three minutes; BENCH_ARGS: see bench/run --help.
 bench:
-	@scripts/deps.sh build test
+	@scripts/deps.sh build
+	@scripts/deps.sh bench || echo "make bench: what needs them is left out" >&2
 	@$(MAKE) --no-print-directory build
 	@UPAGER_BUILD=$(abspath $(BUILD)) bench/run $(BENCH_ARGS)
 

@@ -1,9 +1,9 @@
-"""The kernel's side of a comparison: a memory cgroup (v1 or v2) and a swap file, made and removed.
+"""The kernel's side of a comparison: a memory cgroup (v1 or v2) and a swap area, made and removed.
 
-Nothing that others made is touched: the cgroup and the swap file carry this process's id in their
-names, the swap file is given the highest priority so that it is the one used, and what an earlier
-run that was killed left behind is swept by the same names. No page cache is dropped but that of the
-swap file itself.
+Nothing that others made is touched: the cgroup, the swap file and the label of the zram device carry
+this process's id, the area is given the highest priority so that it is the one used, and what an
+earlier run that was killed left behind is swept by the same names. No page cache is dropped but that
+of the swap file itself.
 """
 
 import contextlib
@@ -138,6 +138,34 @@ def swap_areas():
   return [line.split()[0] for line in read_text("/proc/swaps").splitlines()[1:]]
 
 
+def find_tool(name):
+  return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+
+
+def call(tool, *args):
+  path = find_tool(tool)
+  if not path:
+    raise Unavailable(f"{tool} is not installed (Debian's packages: mount, util-linux)")
+  done = subprocess.run([path, *args], capture_output=True, text=True)
+  if done.returncode:
+    raise Unavailable(f"{tool} failed: {done.stderr.strip()}")
+
+
+def write_file(path, size):
+  """Written, not only allocated: the first use of a block must not be dearer than the next."""
+  free = shutil.disk_usage(os.path.dirname(path)).free
+  if free < size + 64 * MIB:
+    raise Unavailable(f"{os.path.dirname(path)} has only {free // MIB} MiB left for a swap file")
+  block = os.urandom(MIB)
+  with open(path, "wb") as file:
+    os.chmod(path, 0o600)
+    for _ in range(-(-size // MIB)):
+      file.write(block)
+    file.flush()
+    os.fsync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class SwapFile:
   """A swap file of our own. => made by make(), removed by remove(), which may be called twice."""
 
@@ -148,28 +176,9 @@ class SwapFile:
 
   def make(self):
     self.sweep()
-    for tool in ("mkswap", "swapon", "swapoff"):
-      if not find_tool(tool):
-        raise Unavailable(f"{tool} is not installed (Debian's package: mount, util-linux)")
-    free = shutil.disk_usage(self.folder).free
-    if free < self.size + 64 * MIB:
-      raise Unavailable(f"{self.folder} has only {free // MIB} MiB left for a swap file")
-    # Written, not only allocated: the first use of a block must not be dearer than the next.
-    with open(self.path, "wb") as file:
-      os.chmod(self.path, 0o600)
-      block = os.urandom(MIB)
-      for _ in range(self.size // MIB):
-        file.write(block)
-      file.flush()
-      os.fsync(file.fileno())
-      os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    self.call("mkswap", self.path)
-    self.call("swapon", "-p", str(TOP_PRIORITY), self.path)
-
-  def call(self, tool, *args):
-    done = subprocess.run([find_tool(tool), *args], capture_output=True, text=True)
-    if done.returncode:
-      raise Unavailable(f"{tool} failed: {done.stderr.strip()}")
+    write_file(self.path, self.size)
+    call("mkswap", self.path)
+    call("swapon", "-p", str(TOP_PRIORITY), self.path)
 
   def sweep(self):
     for path in set(swap_areas()) | {entry.path for entry in os.scandir(self.folder)}:
@@ -183,30 +192,101 @@ class SwapFile:
 
   def remove(self):
     if self.path in swap_areas():
-      self.call("swapoff", self.path)
+      call("swapoff", self.path)
     with contextlib.suppress(FileNotFoundError):
       os.unlink(self.path)
 
 
-def find_tool(name):
-  return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+class Zram:
+  """A zram device of our own, as SwapFile. What it holds is neither the cgroup's nor limited."""
+
+  CONTROL = "/sys/class/zram-control"
+  LABEL = "upager-"  # of the swap area, and our pid: 16 bytes at most
+  LABEL_AT = 0x41c   # in a swap area's header (include/linux/swap.h)
+
+  def __init__(self, _folder, size, algorithm="lz4"):
+    self.size = size
+    self.algorithm = algorithm
+    self.number = None
+
+  def make(self):
+    if not os.path.isdir(self.CONTROL):
+      subprocess.run(["modprobe", "zram"], stderr=subprocess.DEVNULL, check=False)
+    self.sweep()
+    try:
+      self.number = int(read_text(f"{self.CONTROL}/hot_add") or "no zram in this kernel")
+      write_value(self.attribute("comp_algorithm"), self.algorithm)
+      write_value(self.attribute("disksize"), self.size)
+    except (OSError, ValueError) as error:
+      raise Unavailable(f"cannot make a zram device with {self.algorithm}: {error}") from error
+    call("mkswap", "-L", f"{self.LABEL}{os.getpid()}", f"/dev/zram{self.number}")
+    call("swapon", "-p", str(TOP_PRIORITY), f"/dev/zram{self.number}")
+
+  def attribute(self, name):
+    return f"/sys/block/zram{self.number}/{name}"
+
+  def sweep(self):
+    for name in os.listdir("/sys/block"):
+      if match := re.fullmatch(r"zram(\d+)", name):
+        pid = self.maker(f"/dev/{name}")
+        if pid and not process_lives(pid):
+          left = Zram(None, 0)
+          left.number = int(match.group(1))
+          with contextlib.suppress(Unavailable, OSError):
+            left.remove()
+
+  def maker(self, device):
+    """=> the process whose device it is, by the label; None if it is nobody's of ours."""
+    with contextlib.suppress(OSError), open(device, "rb") as file:
+      file.seek(self.LABEL_AT)
+      match = re.fullmatch(self.LABEL + r"(\d+)", file.read(16).rstrip(b"\0").decode("latin-1"))
+      return int(match.group(1)) if match else None
+    return None
+
+  def remove(self):
+    if self.number is None:
+      return
+    if f"/dev/zram{self.number}" in swap_areas():
+      call("swapoff", f"/dev/zram{self.number}")
+    for path in (self.attribute("reset"), f"{self.CONTROL}/hot_remove"):
+      for patience in range(50, -1, -1):  # udev may still look at it
+        try:
+          write_value(path, 1 if path.endswith("reset") else self.number)
+          break
+        except OSError:
+          if not patience:
+            raise
+          time.sleep(0.1)
+    self.number = None
+
+
+def sweep(folder):
+  """Removes what runs that were killed have left: as root, and of ours alone."""
+  if os.geteuid() != 0:
+    return
+  with contextlib.suppress(Unavailable, OSError):
+    SwapFile(folder, 0).sweep()
+  with contextlib.suppress(Unavailable, OSError):
+    Zram(folder, 0).sweep()
+  with contextlib.suppress(Unavailable, OSError):
+    MemoryCgroup().sweep()
 
 
 class KernelSwap:
-  """Both together, for a with statement: removed on failure and Ctrl-C too."""
+  """A cgroup and an area, for a with statement: removed on failure and Ctrl-C too."""
 
-  def __init__(self, folder, size):
+  def __init__(self, area):
     if os.geteuid() != 0:
-      raise Unavailable("a memory cgroup and a swap file take root")
+      raise Unavailable("a memory cgroup and a swap area take root")
     if not os.path.exists("/proc/swaps"):
       raise Unavailable("this kernel has no swap (CONFIG_SWAP)")
     self.cgroup = MemoryCgroup()
-    self.swap = SwapFile(folder, size)
+    self.area = area
 
   def __enter__(self):
     try:
       self.cgroup.make()
-      self.swap.make()
+      self.area.make()
     except BaseException:
       self.close()
       raise
@@ -223,7 +303,7 @@ class KernelSwap:
       self.cgroup.remove()
     finally:
       try:
-        self.swap.remove()
+        self.area.remove()
       finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -233,5 +313,5 @@ class KernelSwap:
       "swappiness": self.cgroup.swappiness(),
       "page_cluster": int(read_text("/proc/sys/vm/page-cluster", "0")),
       "zswap": read_text("/sys/module/zswap/parameters/enabled", "N").strip(),
-      "swap_bytes": self.swap.size,
+      "swap_bytes": self.area.size,
     }

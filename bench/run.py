@@ -1,291 +1,212 @@
 #!/usr/bin/env -S python3 -B
-"""Runs bench/workset under upager and under kernel swap in turn and prints the ratios.
+"""Measures upager beside kernel swap, zram, no upager at all, and the plainest userfaultfd loop.
 
-Both sides get the same program, the same limit and a swap file of the same size in the same folder.
-A row is measured in pairs, the side that begins alternating; its figure is the median of what the
-program itself timed, and its ratio that of the medians. Where this process may not make a cgroup or
-a swap file, it says why and measures upager alone. Every page read was checked: a wrong one ends
-the run with status 1.
+Both sides of a row get the same program and the same limit, and swap areas of the same size on the
+same disk. A row is measured in pairs, the side that begins alternating; its figure is the median of
+what the program itself timed, and its ratio that of the medians. Where this process may not make a
+cgroup or a swap area, it says why and measures upager alone. Every read was checked: a wrong page
+ends the row, and the run with status 1.
 """
 
 import argparse
 import contextlib
+import copy
 import json
 import os
-import platform
 import re
-import shutil
 import signal
-import statistics
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
 
 import figures
 import kernel_swap
-from kernel_swap import MIB, Unavailable
+import plot
+import report
+from kernel_swap import MIB, PREFIX, Unavailable
+from processes import Failed, Program
+from rows import ROWS
+from sides import make_sides
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-RUN_TIMEOUT = 900  # seconds, of one run of the program
-
-
-class Failed(Exception):
-  """A measurement that says nothing: the program failed, or read a wrong page."""
-
-
-class Row:
-  """One kind of work. set_size is limit × overflow; a goal is the highest ratio that is good."""
-
-  def __init__(self, work, args, overflow=2.0, touches=1.0, goal=None):
-    self.work = work
-    self.args = args
-    self.overflow = overflow
-    self.touches = touches  # of the whole set
-    self.goal = goal
-
-  def command(self, workset, size):
-    touches = max(1, int(self.touches * (size // 4096)))
-    return [workset, "--size", str(size), "--touches", str(touches), "--json", *self.args]
+ROOT = report.ROOT
+LIMIT_MINIMUM = 16 * MIB
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def pattern(name, op, threads=1):
-  args = ["--pattern", name, "--op", op, "--threads", str(threads)]
-  # What writes without reading is read afterwards, outside the measured time.
-  return [*args, "--verify"] if op == "write" else args
+class Job:
+  """One run of a work on one side."""
 
+  def __init__(self, bench, row, work, side_name, size, limit):
+    self.bench, self.row, self.work, self.side_name = bench, row, work, side_name
+    self.size, self.limit, self.config = size, max(limit or 0, LIMIT_MINIMUM), work.config
+    self.name = f"bench-{os.getpid()}-{next(bench.numbers)}"
+    self.stderr = None
+    self.sample = False
 
-# The first pass of a scan meets what setup left behind; two rounds show the steady state too.
-SWAP_ROWS = [
-  Row("sequential read", pattern("sequential", "read"), touches=2, goal=1.0),
-  Row("sequential write", pattern("sequential", "write"), touches=2, goal=1.0),
-  Row("sequential read-write", pattern("sequential", "readwrite"), touches=2, goal=1.0),
-  Row("cyclic read, 1.25 × limit", pattern("cyclic", "read"), overflow=1.25, touches=4),
-  Row("random read, 1 thread", pattern("random", "read")),
-  Row("random read, 16 threads", pattern("random", "read", 16)),
-  Row("random write, 1 thread", pattern("random", "write")),
-  Row("random write, 16 threads", pattern("random", "write", 16)),
-  Row("zipf 0.99 read", pattern("zipf", "read"), touches=2),
-  Row("zipf 0.99 write", pattern("zipf", "write"), touches=2),
-]
+  def like(self, work, size, limit):
+    """The same, of another work."""
+    job = copy.copy(self)
+    job.work, job.size, job.limit, job.config = work, size, max(limit, LIMIT_MINIMUM), work.config
+    job.name += "-"
+    return job
 
-BELOW_ROW = "touch, below the limit"
+  def sampling(self):
+    """The same, with a look at how much memory it takes."""
+    job = copy.copy(self)
+    job.sample = True
+    return job
 
+  def built(self, *path):
+    return os.path.join(self.bench.options.build, *path)
 
-class Runner:
-  """Runs one command at a time, and sees to it that none outlives this process."""
+  def start(self, command, **options):
+    side = self.bench.sides[self.side_name]
+    return Program(side.wrap(command, self), self.stderr, self.bench.timeout, side.before(self),
+                   self.sample, **options)
 
-  def __init__(self):
-    self.child = None
-
-  def run(self, command, before=None):
-    """=> the JSON object that the program printed, and what it wrote to stderr."""
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as errors:
-      self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                    stderr=errors, text=True, start_new_session=True,
-                                    preexec_fn=before)
-      try:
-        output, _ = self.child.communicate(timeout=RUN_TIMEOUT)
-      except subprocess.TimeoutExpired as error:
-        raise Failed(f"no end after {RUN_TIMEOUT} s: {' '.join(command)}") from error
-      finally:
-        status = self.stop()
-      errors.seek(0)
-      stderr = errors.read()
-    if status:
-      raise Failed(f"status {status}: {' '.join(command)}\n{output}{stderr}".rstrip())
+  def end(self, program, good=0):
     try:
-      result = json.loads(output.splitlines()[-1])
-    except (IndexError, ValueError) as error:
-      raise Failed(f"no JSON from {' '.join(command)}: {output!r}") from error
-    if result["wrong"]:
-      raise Failed(f"{result['wrong']} wrong pages: {' '.join(command)}")
-    result["wall_ns"] = int((time.monotonic() - started) * 1e9)
-    return result, stderr
+      program.wait(good)
+    except Failed as failure:
+      raise Failed(f"{failure}\n{self.errors()[-2000:]}".rstrip()) from failure
 
-  def stop(self):
-    """Ends the child if it still runs: gently first, so that upager can clean up behind itself."""
-    for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, None)):
-      if self.child.poll() is not None:
-        break
-      with contextlib.suppress(ProcessLookupError):
-        if number == signal.SIGTERM:
-          self.child.send_signal(number)
-        else:
-          os.killpg(self.child.pid, number)
-      with contextlib.suppress(subprocess.TimeoutExpired):
-        self.child.wait(patience)
-    return self.child.returncode
+  def errors(self):
+    self.stderr.seek(0)
+    return self.stderr.read()
 
-
-def find_counters(stderr):
-  """The counters in what `upager run --json --stats` wrote, {} if there are none."""
-  for line in reversed(stderr.splitlines()):
-    if line.startswith("{"):
-      with contextlib.suppress(ValueError):
-        return search_counters(json.loads(line)) or {}
-  with contextlib.suppress(ValueError):
-    return search_counters(json.loads(stderr[stderr.index("{"):])) or {}
-  return {}
-
-
-def search_counters(value):
-  if isinstance(value, list):
-    return next(filter(None, map(search_counters, value)), None)
-  if not isinstance(value, dict):
-    return None
-  if isinstance(value.get("counters"), dict):
-    return value["counters"]
-  return next(filter(None, map(search_counters, value.values())), None)
+  def measure(self):
+    with tempfile.TemporaryFile("w+", dir=self.bench.folder) as self.stderr:
+      result = self.work.run(self)
+      if result.get("wrong"):
+        raise Failed(f"{result['wrong']} wrong pages or values\n{self.errors()[-2000:]}".rstrip())
+      self.bench.sides[self.side_name].check(result, self)
+    return result
 
 
 class Bench:
-  def __init__(self, options):
+  def __init__(self, options, folder):
     self.options = options
-    self.runner = Runner()
+    self.quick = options.quick
+    self.timeout = 60 if self.quick else 1800  # seconds, of one run of a program
+    self.upager = None if options.only == "kernel" else options.upager
+    self.folder = folder
+    self.swap_folder = options.swap_dir
+    largest = max([size for row, size in options.works if size], default=0)
+    self.swap_size = max(largest * 5 // 4, (256 if self.quick else 1280) * MIB)
+    self.numbers = iter(range(1 << 30))
     self.progress = figures.Progress()
-    self.limit = options.limit
-    self.swap_size = max(64 * MIB, 4 * options.limit)
-    self.upager_swap = None
-    self.kernel = None
+    self.report = {}
     self.rows = []
+    self.sides = make_sides(self)
+    self.why_not = {}  # side → why it cannot be had
 
-  def ours(self, command, limit):
-    """=> the result under upager, with its counters."""
-    wrapped = [self.options.upager, "run", "--memory", str(limit)]
-    if self.upager_swap:
-      wrapped += ["--swap", self.upager_swap]
-    result, stderr = self.runner.run([*wrapped, "--json", "--stats", "--", *command])
-    result["counters"] = find_counters(stderr)
-    return result
+  def close_kernel(self):
+    for name in ("swap", "zram"):
+      self.sides[name].close()
 
-  def theirs(self, command, limit):
-    self.kernel.cgroup.set_limit(limit, self.kernel.swap.size)
-    result, _ = self.runner.run(command, before=self.kernel.cgroup.enter)
-    if result["major_faults"] == 0:
-      raise Failed("the kernel swapped nothing in: the limit was not in force")
-    return result
+  def close(self):
+    for side in self.sides.values():
+      side.close()
 
-  def bare(self, command, _limit):
-    return self.runner.run(command)[0]
+  def available(self, name):
+    """Opens a side. => whether it is there; if not, that is said once."""
+    if name not in self.why_not:
+      try:
+        self.sides[name].open()
+        return True
+      except (Unavailable, OSError) as error:
+        self.why_not[name] = str(error)
+        self.say(f"the side \"{self.sides[name].label}\" is left out: {error}")
+    return False
 
-  def pairs(self, label, count, sides, command, limit):
-    """Measures `sides` (name → function) in turn. => name → results; those of a failed side are
-    missing, and the row says why."""
-    results = {name: [] for name in sides}
-    failures = {}
-    for pair in range(count):
-      names = list(sides) if pair % 2 == 0 else list(reversed(sides))
-      for name in names:
-        if name in failures:
-          continue
-        self.progress.show(f"[{len(self.rows) + 1}/{self.total}] {label}: pair {pair + 1} of "
-                           f"{count}, {name}")
-        try:
-          results[name].append(sides[name](command, limit))
-        except Failed as failure:
-          failures[name] = str(failure)
-          self.progress.clear()
-          print(f"bench: {label}, {name}: {failure}", file=sys.stderr)
-    return {name: runs for name, runs in results.items() if name not in failures}, failures
+  def say(self, text):
+    self.progress.clear()
+    print(f"bench: {text}", file=sys.stderr)
 
-  def add(self, row, runs, failures, time_of):
-    for side in ("ours", "theirs"):
-      if runs.get(side):
-        row[side] = statistics.median(map(time_of, runs[side]))
-        row[f"{side}_runs"] = runs[side]
-    if "ours" in row and "theirs" in row:
-      mean, row["low"], row["high"] = figures.ratio_interval(
-        list(map(time_of, runs["ours"])), list(map(time_of, runs["theirs"])))
-      row["ratio"] = mean if row.get("interval") else row["ours"] / row["theirs"]
-    row["failures"] = failures
-    row["holds"] = figures.judge(row)
-    self.rows.append(row)
+  def show(self, row, text):
+    number = len(self.rows) + 1
+    self.progress.show(f"[{number}/{len(self.options.works)}] {row.name}: {text}")
 
-  def below_limit(self):
-    """First touches and two more rounds of a program far below its limit, with and without us."""
-    size = self.options.below_size
-    command = [self.options.workset, "--size", str(size), "--pattern", "sequential", "--op",
-               "readwrite", "--passes", "2", "--fill", "header", "--json"]
-    sides = {"ours": self.ours, "theirs": self.bare}
-    if not self.options.upager:
-      del sides["ours"]
-    runs, failures = self.pairs(BELOW_ROW, self.options.below_pairs, sides, command, 2 * size)
-    row = {"work": BELOW_ROW, "against": "without upager", "pairs": self.options.below_pairs,
-           "goal": 1.02, "interval": True, "size": size, "limit": 2 * size}
-    touched = 3 * (size // 4096)
-    self.add(row, runs, failures,
-             lambda run: (run["setup_ns"] + run["measured_ns"]) / touched)
-
-  def swap_row(self, work):
-    size = int(self.limit * work.overflow) & ~0xFFFF
-    sides = {}
-    if self.options.upager:
-      sides["ours"] = self.ours
-    if self.kernel:
-      sides["theirs"] = self.theirs
-    runs, failures = self.pairs(work.work, self.options.pairs, sides,
-                                work.command(self.options.workset, size), self.limit)
-    row = {"work": work.work, "against": "kernel swap", "pairs": self.options.pairs,
-           "goal": work.goal, "size": size, "limit": self.limit}
-    self.add(row, runs, failures, lambda run: run["ns_per_touch"])
-    if any(not run["counters"].get("evicted") for run in row.get("ours_runs", [])):
-      self.progress.clear()
-      print(f"bench: {work.work}: upager evicted nothing: the limit was not in force",
-            file=sys.stderr)
-      row["holds"] = "no"
-
-  def run(self, works, below):
-    self.total = len(works) + below
+  def run(self):
     try:
-      if below:
-        self.below_limit()
-      for work in works:
-        self.swap_row(work)
+      for row, size in self.options.works:
+        found = {"name": row.name, "slug": row.slug, "figures": [], "runs": {}, "failures": {},
+                 "against": row.against or (self.sides[row.side].label if row.side else None),
+                 "several_sizes": len(sizes_of(row, self.options)) > 1, "size": size}
+        started = time.monotonic()
+        try:
+          self.measure_row(row, size, found)
+        except Unavailable as reason:
+          found["skipped"] = str(reason)
+        finally:
+          found["seconds"] = time.monotonic() - started
+          found["figures"] = [figures.evaluate(figure, found["runs"]) for figure in row.figures]
+          if found["runs"] or "skipped" in found:
+            self.rows.append(found)
     finally:
       self.progress.clear()
 
+  def prepare(self, row, size):
+    """=> bytes of the set."""
+    if row.compressed and self.upager and not self.sides["ours"].has("--compressed"):
+      raise Unavailable("not in this build: upager run --compressed")
+    for work in {id(work): work for work in (row.work, row.theirs)}.values():
+      if size is None and work.size is None or not getattr(work, "ready", False):
+        self.show(row, "preparing")
+        job = Job(self, row, work, "bare", size, 0)
+        with tempfile.TemporaryFile("w+", dir=self.folder) as job.stderr:
+          try:
+            work.prepare(job)
+          except Failed as failure:
+            raise Unavailable(f"without upager: {failure}") from failure
+        work.ready = True
+    return size or row.work.size
 
-def make_upager_swap(folder, size):
-  """A file written in full, as the kernel's is. => its path; the caller removes it."""
-  handle, path = tempfile.mkstemp(prefix=f"{kernel_swap.PREFIX}upager-", dir=folder)
-  block = os.urandom(MIB)
-  with os.fdopen(handle, "wb") as file:
-    for _ in range(size // MIB):
-      file.write(block)
-    file.flush()
-    os.fsync(file.fileno())
-    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-  return path
+  def measure_row(self, row, size, found):
+    size = found["size"] = self.prepare(row, size)
+    limit = found["limit"] = max(int(size * row.share) & ~0xFFFF, LIMIT_MINIMUM)
+    wanted = {"ours": (row.work, "ours"), "theirs": (row.theirs, row.side)}
+    wanted = {role: (work, side) for role, (work, side) in wanted.items()
+              if side and self.available(side)}
+    if not wanted:
+      raise Unavailable("no side of it is available")
+    pairs = found["pairs"] = self.options.pairs * row.pairs
+    for pair in range(pairs):
+      for role in list(wanted) if pair % 2 == 0 else list(reversed(wanted)):
+        if role in found["failures"]:
+          continue
+        work, side = wanted[role]
+        self.show(row, f"pair {pair + 1} of {pairs}, {self.sides[side].label}")
+        self.measure_one(Job(self, row, work, side, size, limit), role, found)
+    for role in found["failures"]:
+      found["runs"].pop(role, None)
 
+  def measure_one(self, job, role, found):
+    runs = found["runs"].setdefault(role, [])
+    try:
+      result = job.measure()
+      digest = next((run["digest"] for other in found["runs"].values() for run in other
+                     if "digest" in run), result.get("digest"))
+      if result.get("digest") != digest:
+        raise Failed("the output is not what it was in the other runs")
+      runs.append(result)
+      if job.row.disk and role == "ours":
+        found["runs"].setdefault("disk", []).append(self.measure_disk(job, result["phase"]))
+    except Failed as failure:
+      found["failures"][role] = str(failure)
+      self.say(f"{job.row.name}, {job.bench.sides[job.side_name].label}: {failure}")
 
-def filesystem_of(folder):
-  """=> (device, type) of the file system that holds the folder."""
-  best = ("", "?", "?")
-  for line in kernel_swap.read_text("/proc/self/mounts").splitlines():
-    device, where, kind = line.split()[:3]
-    inside = folder == where or folder.startswith(where.rstrip("/") + "/")
-    if inside and len(where) >= len(best[0]):
-      best = (where, device, kind)
-  return best[1:]
-
-
-def environment(folder):
-  cpu = re.search(r"model name\s*:\s*(.*)", kernel_swap.read_text("/proc/cpuinfo"))
-  memory = re.search(r"MemTotal:\s*(\d+)", kernel_swap.read_text("/proc/meminfo"))
-  device, kind = filesystem_of(folder)
-  return {
-    "kernel": platform.release(),
-    "cpu": cpu.group(1) if cpu else "unknown",
-    "cpus": len(os.sched_getaffinity(0)),
-    "memory_bytes": int(memory.group(1)) * 1024 if memory else 0,
-    "swap_device": device,
-    "swap_filesystem": kind,
-    "transparent_hugepage": kernel_swap.read_text(
-      "/sys/kernel/mm/transparent_hugepage/enabled").strip(),
-    "load_before": os.getloadavg()[0],
-  }
+  def measure_disk(self, job, moved):
+    """The bytes that upager has just read and written, in order and in large blocks."""
+    sizes = [str(moved[name] * 4096) for name in ("pages_in", "pages_out")]
+    self.sides["ours"].open()
+    with tempfile.TemporaryFile("w+", dir=self.folder) as job.stderr:
+      with Program([job.built("bench", "disk"), self.sides["ours"].swap, *sizes],
+                   job.stderr, self.timeout) as program:
+        output = program.line()
+        job.end(program)
+    return json.loads(output)
 
 
 def parse_size(text):
@@ -295,114 +216,130 @@ def parse_size(text):
   return int(match.group(1)) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match.group(2)]
 
 
+def sizes_of(row, options):
+  """=> the sizes that a row is measured at; None, where its work finds out."""
+  if row.sets():
+    return [int(options.limit / row.share) & ~0xFFFF] if options.limit else options.sizes
+  return [row.size[1 if options.quick else 0] if row.size else None]
+
+
 def parse_arguments():
   quick = os.environ.get("QUICK", "0") not in ("", "0")
   build = os.environ.get("UPAGER_BUILD") or os.path.join(ROOT, "build")
   parser = argparse.ArgumentParser(
-    description="Measure upager against kernel swap, and against no upager at all.",
+    description=__doc__.split("\n\n", maxsplit=1)[0],
     epilog="QUICK=1 in the environment is --quick. Results go to bench/out/.")
   parser.add_argument("--quick", action="store_true", default=quick,
                       help="smaller sets, fewer pairs: under three minutes")
-  parser.add_argument("--limit", type=parse_size,
-                      help="the memory limit (256M; quick: 64M); sets are twice that, or 1.25")
-  parser.add_argument("--pairs", type=int, help="pairs a row (5; quick: 3)")
-  parser.add_argument("--rows", metavar="REGEX", help="only the rows whose name matches")
+  parser.add_argument("--rows", metavar="REGEX", default="",
+                      help="only the rows whose name, or the name of the other side, matches")
+  parser.add_argument("--list", action="store_true", help="list the rows and their goals; no more")
+  parser.add_argument("--pairs", type=int, help="pairs a row (5; quick: 2); below the limit, twice")
+  sizes = parser.add_mutually_exclusive_group()
+  sizes.add_argument("--size", type=lambda text: list(map(parse_size, text.split(","))),
+                     metavar="SIZE,…", dest="sizes",
+                     help="of the working sets (512M,4G; quick: 48M)")
+  sizes.add_argument("--limit", type=parse_size, help="the memory limit instead; the sets follow")
   parser.add_argument("--only", choices=("upager", "kernel"), help="measure one side alone")
-  parser.add_argument("--swap-dir", default="/var/tmp", help="folder of both swap files (/var/tmp)")
+  parser.add_argument("--json", action="store_true", help="print the results as JSON, no table")
+  parser.add_argument("--readme", metavar="FILE", nargs="?", const=report.README,
+                      help="write the last results into README.md, or FILE; measure nothing")
+  parser.add_argument("--swap-dir", default="/var/tmp", help="folder of the swap files (/var/tmp)")
   parser.add_argument("--build", default=build, help="build folder ($UPAGER_BUILD, or build)")
   parser.add_argument("--upager", help="the upager command (that of the build)")
   parser.add_argument("--out", default=os.path.join(ROOT, "bench", "out"), help="folder of results")
   options = parser.parse_args()
-  options.limit = options.limit or (64 if options.quick else 256) * MIB
-  options.pairs = options.pairs or (3 if options.quick else 5)
-  if options.pairs < 1 or options.limit < MIB:
-    parser.error("at least one pair, and a limit of at least 1M")
-  options.below_pairs = max(10, options.pairs)
-  available = re.search(r"MemAvailable:\s*(\d+)", kernel_swap.read_text("/proc/meminfo"))
-  roof = int(available.group(1)) * 1024 // 3 if available else 512 * MIB
-  options.below_size = min((512 if options.quick else 2048) * MIB, roof & ~0xFFFF)
-  options.workset = os.path.join(options.build, "bench", "workset")
+  options.sizes = options.sizes or ([48 * MIB] if options.quick else [512 * MIB, 4096 * MIB])
+  options.pairs = options.pairs or (2 if options.quick else 5)
+  options.build = os.path.abspath(options.build)
   options.upager = options.upager or os.path.join(options.build, "client", "upager")
-  if not os.access(options.workset, os.X_OK):
-    parser.error(f"{options.workset} is not built: run meson compile -C {options.build}")
-  if options.only == "kernel":
-    options.upager = None
-  elif not os.access(options.upager, os.X_OK):
-    parser.error(f"{options.upager} is not built: run meson compile -C {options.build}")
   options.swap_dir = os.path.realpath(options.swap_dir)
+  if options.pairs < 1 or (options.limit or min(options.sizes)) < MIB:
+    parser.error("at least one pair, and a size of at least 1M")
+  options.works = [(row, size) for row in ROWS
+                   if row.matches(options.rows, row.against or row.side or "")
+                   for size in sizes_of(row, options)]
+  if not options.works:
+    parser.error(f"no row matches '{options.rows}' (--list names them)")
   return options
 
 
+def list_rows(works):
+  for row in {row.slug: row for row, _ in works}.values():
+    goals = "; ".join(f"{figure.label} {figures.goal_text(vars(figure))}".strip()
+                      for figure in row.figures)
+    print(f"{row.name} | {row.against or row.side or 'alone'}: {goals}")
+
+
+def sweep(folder):
+  """Removes what runs that were killed have left."""
+  kernel_swap.sweep(folder)
+  for name in os.listdir(folder):
+    match = re.fullmatch(PREFIX + r"(\d+)", name)
+    if match and not kernel_swap.process_lives(int(match.group(1))):
+      shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def work_folder(parent):
+  sweep(parent)
+  path = os.path.join(parent, f"{PREFIX}{os.getpid()}")
+  os.mkdir(path)
+  try:
+    yield path
+  finally:
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def on_signal(number, _frame):
+  """Cleaning up takes seconds at most; whoever is impatient waits for it."""
+  for other in SIGNALS:
+    signal.signal(other, signal.SIG_IGN)
   raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def write_results(options, report):
-  os.makedirs(options.out, exist_ok=True)
-  stamp = time.strftime("%Y%m%d-%H%M%S")
-  for name in (f"{stamp}.json", "latest.json"):
-    path = os.path.join(options.out, name)
-    with open(path + ".tmp", "w") as file:
-      json.dump(report, file, indent=1)
-      file.write("\n")
-    os.replace(path + ".tmp", path)
-  return os.path.join(options.out, f"{stamp}.json")
-
-
-def open_kernel_side(options, bench, stack):
-  """=> why there is none, or None."""
-  if options.only == "upager":
-    return "not asked for"
-  bench.progress.show("making the kernel's swap file")
-  try:
-    bench.kernel = stack.enter_context(
-      kernel_swap.KernelSwap(options.swap_dir, bench.swap_size))
-  except (Unavailable, OSError) as error:
-    bench.progress.clear()
-    print(f"bench: the kernel's side is skipped: {error}", file=sys.stderr)
-    return str(error)
-  return None
+def measure(options):
+  """=> (report, whether it was interrupted, whether all went well)"""
+  interrupted = False
+  with work_folder(options.swap_dir) as folder:
+    bench = Bench(options, folder)
+    bench.report = {"quick": options.quick, **report.environment(options)}
+    with contextlib.ExitStack() as stack:
+      stack.callback(bench.close)
+      try:
+        bench.run()
+      except KeyboardInterrupt:
+        print("bench: interrupted; cleaning up", file=sys.stderr)
+        interrupted = True
+    bench.report["seconds"] = time.monotonic() - bench.progress.started
+  bench.report["left_out"] = bench.why_not
+  bench.report["rows"] = bench.rows
+  return bench.report, interrupted, not any(row["failures"] for row in bench.rows)
 
 
 def main():
   options = parse_arguments()
-  works = [row for row in SWAP_ROWS if re.search(options.rows or "", row.work)]
-  below = bool(re.search(options.rows or "", BELOW_ROW))
-  if not works and not below:
-    sys.exit(f"bench: no row matches '{options.rows}'")
-  if filesystem_of(options.swap_dir)[1] == "tmpfs":
+  if options.list:
+    list_rows(options.works)
+    return 0
+  if options.readme:
+    return report.write_readme(os.path.join(options.out, "latest.json"), options.readme)
+  for path in (os.path.join(options.build, "bench", "workset"), options.upager):
+    if not os.access(path, os.X_OK):
+      sys.exit(f"bench: {path} is not built: run ninja -C {options.build}")
+  if report.filesystem_of(options.swap_dir)[1] == "tmpfs":
     sys.exit(f"bench: {options.swap_dir} is in memory; name a folder on a disk with --swap-dir")
-  for number in (signal.SIGTERM, signal.SIGHUP):
+  for number in SIGNALS:
     signal.signal(number, on_signal)
-  bench = Bench(options)
-  report = {"quick": options.quick, "limit": options.limit,
-            "environment": environment(options.swap_dir)}
-  interrupted = False
-  try:
-    with contextlib.ExitStack() as stack:
-      report["kernel_skipped"] = open_kernel_side(options, bench, stack) if works else "not needed"
-      if bench.kernel:
-        report["kernel_swap"] = bench.kernel.describe()
-      if options.upager and works:
-        free = shutil.disk_usage(options.swap_dir).free
-        if free < bench.swap_size + 64 * MIB:
-          sys.exit(f"bench: {options.swap_dir} has only {free // MIB} MiB left")
-        bench.upager_swap = make_upager_swap(options.swap_dir, bench.swap_size)
-        stack.callback(lambda: os.path.exists(bench.upager_swap) and os.unlink(bench.upager_swap))
-      bench.run(works if bench.kernel or options.upager else [], below)
-  except KeyboardInterrupt:
-    print("bench: interrupted; cleaned up", file=sys.stderr)
-    interrupted = True
-  report["rows"] = bench.rows
-  report["seconds"] = time.monotonic() - bench.progress.started
-  if bench.rows:
-    print(figures.format_table(bench.rows))
-    print(f"Times are per page touched; the limit is {options.limit // MIB} MiB; "
-          f"details are in {write_results(options, report)}")
-  if interrupted:
-    sys.exit(130)
-  sys.exit(1 if any(row["failures"] for row in bench.rows) else 0)
+  found, interrupted, good = measure(options)
+  if found["rows"]:
+    path = report.write_results(options.out, found)
+    plot.write(options.out, found)
+    print(json.dumps(found) if options.json else figures.format_table(found["rows"]))
+    print(f"bench: {found['seconds']:.0f} s; every run is in {path}, plots beside it",
+          file=sys.stderr)
+  return 130 if interrupted else 0 if good else 1
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

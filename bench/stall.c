@@ -16,8 +16,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "now.h"
 
 #define PAGE_BYTES 4096u
 
@@ -25,22 +26,14 @@ static char *memory;
 static uint64_t size;
 static atomic_bool watching;
 
-static uint64_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static uint64_t time_fork(void)
 {
-	uint64_t started = now(), took;
+	uint64_t started = now_ns(), took;
 	pid_t child = fork();
 
 	if (child == 0)
 		_exit(0);
-	took = now() - started;
+	took = now_ns() - started;
 	if (child < 0)
 		abort();
 	waitpid(child, NULL, 0);
@@ -52,10 +45,10 @@ static void *writer(void *argument)
 	uint64_t *longest = argument;
 
 	for (uint64_t at = 0; watching; at = (at + PAGE_BYTES) % size) {
-		uint64_t started = now(), took;
+		uint64_t started = now_ns(), took;
 
 		*(volatile char *)(memory + at) = 1;
-		took = now() - started;
+		took = now_ns() - started;
 		*longest = took > *longest ? took : *longest;
 	}
 	return NULL;

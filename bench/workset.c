@@ -2,373 +2,316 @@
  * The working-set program: what the benchmarks run under upager, under kernel swap, and bare.
  *
  * It fills its memory first, which pushes the set over any limit below its size, then touches pages
- * in the order asked for and times that phase alone. A page carries its index and version, so every
- * read is checked: a figure from a run with a wrong page is no figure.
+ * in the order asked for and times that phase alone. Every read is checked: a figure from a run
+ * with a wrong page is no figure.
  *
- * Threads own disjoint pages (a share each, see page_at()), so nothing is locked and each version
- * is known. The versions are four bytes a page beside the set: part of the set, pageable like it.
+ * Several processes and threads share the work: each process has its own set, each thread its own
+ * pages of it. All begin at the same moment; the last to end stops the clock.
  */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <time.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/size.h"
+#include "now.h"
+#include "set.h"
+#include "zipf.h"
 
-#define PAGE_BYTES  4096u
-#define PAGE_WORDS  (PAGE_BYTES / sizeof(uint64_t))
-#define MAX_THREADS 256u
+#define MAX_THREADS   256u
+#define MAX_PROCESSES 1024u
 
 enum pattern { SEQUENTIAL, CYCLIC, RANDOM, ZIPF };
 enum op { READ, WRITE, READWRITE };
-enum fill { FILL_RANDOM, FILL_TEXT, FILL_HEADER };
 
 static const char *const pattern_names[] = {"sequential", "cyclic", "random", "zipf", NULL};
 static const char *const op_names[] = {"read", "write", "readwrite", NULL};
 static const char *const fill_names[] = {"random", "text", "header", NULL};
 
 struct options {
-	uint64_t size;
-	uint64_t touches; /* of all threads together */
-	uint64_t seed;
+	struct set_options set; /* of all processes together */
+	uint64_t touches;	/* the same */
 	double theta;
-	unsigned threads;
+	unsigned threads, processes;
 	enum pattern pattern;
 	enum op op;
-	enum fill fill;
-	bool verify;
-	bool json;
+	bool verify, steps, json;
 };
 
-/* What a rank of the zipf distribution is drawn from: Gray et al., SIGMOD 1994. */
-struct zipf {
-	uint64_t n;
-	double theta, alpha, zeta, eta;
+struct result {
+	uint64_t wrong;
+	long minor, major;
 };
 
-struct workset {
+/* Shared by the processes. */
+struct crew {
+	pthread_barrier_t ready;   /* processes: the sets are filled */
+	pthread_barrier_t start;   /* threads, and the main one of the first process */
+	pthread_barrier_t touched; /* processes */
+	pthread_barrier_t checked; /* processes */
+	struct result results[MAX_PROCESSES];
+};
+
+struct member {
 	const struct options *options;
-	uint64_t *memory;
-	uint32_t *versions;
-	uint64_t pages;
+	struct crew *crew;
+	struct set set;
 	struct zipf zipf;
-	pthread_barrier_t start;
+	unsigned index;
 };
 
 struct share {
-	struct workset *set;
+	struct member *member;
 	pthread_t thread;
-	uint64_t first, pages; /* this thread's share, in contiguous order */
+	uint64_t first, pages, stride; /* page i of the share is first + i * stride */
 	uint64_t touches;
 	uint64_t random;
 	uint64_t wrong;
 };
 
-static uint64_t mix(uint64_t x)
+struct times {
+	uint64_t setup_ns, measured_ns, verify_ns;
+};
+
+static _Noreturn void die(const char *what, int error)
 {
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-	return x ^ (x >> 31);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t next_random(uint64_t *state)
-{
-	*state += 0x9e3779b97f4a7c15u;
-	return mix(*state);
-}
-
-/* A number below n, without the bias or the cost of a division. */
-static uint64_t below(uint64_t random, uint64_t n)
-{
-	return (uint64_t)(((unsigned __int128)random * n) >> 64);
-}
-
-static void zipf_init(struct zipf *zipf, uint64_t n, double theta)
-{
-	double zeta = 0;
-
-	for (uint64_t i = 1; i <= n; i++)
-		zeta += 1 / pow((double)i, theta);
-	zipf->n = n;
-	zipf->theta = theta;
-	zipf->zeta = zeta;
-	zipf->alpha = 1 / (1 - theta);
-	zipf->eta = (1 - pow(2 / (double)n, 1 - theta)) / (1 - (1 + pow(0.5, theta)) / zeta);
-}
-
-/* The rank, scattered over the share: hot pages are no neighbours. */
-static uint64_t zipf_draw(const struct zipf *zipf, uint64_t random, uint64_t pages)
-{
-	const uint64_t prime = 2654435761u;
-	double u = (double)(random >> 11) * 0x1p-53;
-	double uz = u * zipf->zeta;
-	uint64_t rank;
-
-	if (uz < 1)
-		rank = 0;
-	else if (uz < 1 + pow(0.5, zipf->theta))
-		rank = 1;
-	else
-		rank =
-		    (uint64_t)((double)zipf->n * pow(zipf->eta * u - zipf->eta + 1, zipf->alpha));
-	if (rank >= pages)
-		rank = pages - 1;
-	return (uint64_t)(((unsigned __int128)rank * prime) % pages);
+	fprintf(stderr, "workset: %s: %s\n", what, strerror(error));
+	exit(2);
 }
 
 /*
- * Page i of a share. Scans take a contiguous share; random touches go through the whole set, every
- * thread to its own pages, as the requests of a server do.
+ * Scans take a contiguous share; random touches go through the whole set, every thread to its own
+ * pages, as the requests of a server do.
  */
-static uint64_t page_at(const struct share *share, uint64_t i)
+static bool scattered(const struct options *options)
 {
-	const struct options *options = share->set->options;
-
-	if (options->pattern == RANDOM || options->pattern == ZIPF)
-		return share->first + i * options->threads;
-	return share->first + i;
-}
-
-static uint64_t *page_words(const struct workset *set, uint64_t page)
-{
-	return set->memory + page * PAGE_WORDS;
-}
-
-static void page_write(struct workset *set, uint64_t page)
-{
-	volatile uint64_t *words = page_words(set, page);
-	uint32_t version = ++set->versions[page];
-
-	words[0] = page;
-	words[1] = version;
-	words[PAGE_WORDS - 1] = mix(page ^ ((uint64_t)version << 40));
-}
-
-static bool page_right(const struct workset *set, uint64_t page)
-{
-	const volatile uint64_t *words = page_words(set, page);
-	uint32_t version = set->versions[page];
-
-	return words[0] == page && words[1] == version &&
-	       words[PAGE_WORDS - 1] == mix(page ^ ((uint64_t)version << 40));
-}
-
-/* The first few wrong pages, for whoever has to find out why. */
-static void page_complain(const struct workset *set, uint64_t page)
-{
-	static unsigned said;
-	const uint64_t *words = page_words(set, page);
-
-	if (__atomic_fetch_add(&said, 1, __ATOMIC_RELAXED) >= 5)
-		return;
-	fprintf(stderr,
-		"workset: page %" PRIu64 " at %p, version %" PRIu32 ": found index %" PRIu64
-		", version %" PRIu64 ", seal %016" PRIx64 "\n",
-		page, (const void *)words, set->versions[page], words[0], words[1],
-		words[PAGE_WORDS - 1]);
-}
-
-/* The words between header and seal: the same for every version. */
-static uint64_t body_word(const struct options *options, uint64_t page, uint64_t i)
-{
-	uint64_t random = mix(options->seed ^ (page * PAGE_WORDS + i));
-
-	if (options->fill == FILL_RANDOM)
-		return random;
-	/* Every third word is random: two to three times compressible. */
-	return i % 3 == 0 ? random : 0x2020202020202020u + (page & 7);
-}
-
-static bool body_right(const struct workset *set, uint64_t page)
-{
-	const uint64_t *words = page_words(set, page);
-
-	if (set->options->fill == FILL_HEADER)
-		return true;
-	for (uint64_t i = 2; i < PAGE_WORDS - 1; i++)
-		if (words[i] != body_word(set->options, page, i))
-			return false;
-	return true;
-}
-
-static void page_setup(struct workset *set, uint64_t page)
-{
-	uint64_t *words = page_words(set, page);
-
-	page_write(set, page);
-	if (set->options->fill == FILL_HEADER)
-		return;
-	for (uint64_t i = 2; i < PAGE_WORDS - 1; i++)
-		words[i] = body_word(set->options, page, i);
+	return options->pattern == RANDOM || options->pattern == ZIPF;
 }
 
 static void touch(struct share *share, uint64_t page)
 {
-	enum op op = share->set->options->op;
+	struct set *set = &share->member->set;
+	enum op op = share->member->options->op;
 
-	if (op != WRITE && !page_right(share->set, page)) {
-		page_complain(share->set, page);
-		share->wrong++;
-	}
+	if (op != WRITE)
+		share->wrong += !set_check(set, page);
 	if (op != READ)
-		page_write(share->set, page);
+		set_write(set, page);
 }
 
 static void *share_run(void *arg)
 {
 	struct share *share = arg;
-	struct workset *set = share->set;
-	enum pattern pattern = set->options->pattern;
+	struct member *member = share->member;
+	enum pattern pattern = member->options->pattern;
 
-	pthread_barrier_wait(&set->start);
+	pthread_barrier_wait(&member->crew->start);
 	for (uint64_t i = 0; i < share->touches; i++) {
 		uint64_t at = i % share->pages;
 
 		if (pattern == RANDOM)
 			at = below(next_random(&share->random), share->pages);
 		else if (pattern == ZIPF)
-			at = zipf_draw(&set->zipf, next_random(&share->random), share->pages);
-		touch(share, page_at(share, at));
+			at = zipf_draw(&member->zipf, next_random(&share->random), share->pages);
+		touch(share, share->first + at * share->stride);
 	}
 	return NULL;
 }
 
-static void share_init(struct share *share, struct workset *set, unsigned index)
+/* Part `index` of `parts` of the touches. */
+static uint64_t touches_of(const struct options *options, unsigned index, unsigned parts)
 {
-	const struct options *options = set->options;
+	return options->touches * (index + 1) / parts - options->touches * index / parts;
+}
+
+static void share_init(struct share *share, struct member *member, unsigned index)
+{
+	const struct options *options = member->options;
+	uint64_t pages = member->set.pages;
 	unsigned threads = options->threads;
-	bool scattered = options->pattern == RANDOM || options->pattern == ZIPF;
-	uint64_t end = set->pages * (index + 1) / threads;
+	unsigned worker = member->index * threads + index;
 
-	share->set = set;
-	share->first = scattered ? index : set->pages * index / threads;
-	share->pages =
-	    scattered ? (set->pages - index + threads - 1) / threads : end - share->first;
-	share->touches =
-	    options->touches * (index + 1) / threads - options->touches * index / threads;
-	share->random = mix(options->seed + index);
+	share->member = member;
+	share->first = scattered(options) ? index : pages * index / threads;
+	share->stride = scattered(options) ? threads : 1;
+	share->pages = scattered(options) ? (pages - index + threads - 1) / threads
+					  : pages * (index + 1) / threads - share->first;
+	share->touches = touches_of(options, worker, threads * options->processes);
+	share->random = mix(options->set.seed + worker);
 }
 
-static void die(const char *what, int error)
+/* Says how far it has come, and waits for a line: somebody looks at the processes meanwhile. */
+static void step(const struct options *options, const char *word)
 {
-	fprintf(stderr, "workset: %s: %s\n", what, strerror(error));
-	exit(2);
+	char line[16];
+
+	if (!options->steps)
+		return;
+	printf("%s\n", word);
+	fflush(stdout);
+	if (!fgets(line, sizeof(line), stdin))
+		exit(2);
 }
 
-static void *map(uint64_t size)
+/* => how long the touches of all have taken, in the first process. */
+static uint64_t measure(struct member *member, struct result *result)
 {
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (memory == MAP_FAILED)
-		die("cannot map the set", errno);
-	return memory;
-}
-
-struct result {
-	uint64_t setup_ns, measured_ns, verify_ns;
-	uint64_t wrong, wrong_at_end;
-	long minor, major;
-};
-
-static void measure(struct workset *set, struct result *ret_result)
-{
-	unsigned threads = set->options->threads;
+	unsigned threads = member->options->threads;
 	struct share shares[MAX_THREADS] = {};
 	struct rusage before, after;
-	uint64_t started;
+	uint64_t started = 0;
 
-	pthread_barrier_init(&set->start, NULL, threads + 1);
 	for (unsigned i = 0; i < threads; i++) {
 		int r;
 
-		share_init(&shares[i], set, i);
+		share_init(&shares[i], member, i);
 		r = pthread_create(&shares[i].thread, NULL, share_run, &shares[i]);
 		if (r)
 			die("cannot start a thread", r);
 	}
 	getrusage(RUSAGE_SELF, &before);
-	started = now_ns();
-	pthread_barrier_wait(&set->start);
+	if (member->index == 0) {
+		started = now_ns();
+		pthread_barrier_wait(&member->crew->start);
+	}
 	for (unsigned i = 0; i < threads; i++)
 		pthread_join(shares[i].thread, NULL);
-	ret_result->measured_ns = now_ns() - started;
 	getrusage(RUSAGE_SELF, &after);
-	pthread_barrier_destroy(&set->start);
-
-	ret_result->minor = after.ru_minflt - before.ru_minflt;
-	ret_result->major = after.ru_majflt - before.ru_majflt;
+	pthread_barrier_wait(&member->crew->touched);
 	for (unsigned i = 0; i < threads; i++)
-		ret_result->wrong += shares[i].wrong;
+		result->wrong += shares[i].wrong;
+	result->minor = after.ru_minflt - before.ru_minflt;
+	result->major = after.ru_majflt - before.ru_majflt;
+	return now_ns() - started;
 }
 
-static void run(const struct options *options, struct result *ret_result)
+static void work(struct member *member, struct times *ret_times)
 {
-	struct workset set = {.options = options, .pages = options->size / PAGE_BYTES};
-	uint64_t started;
+	const struct options *options = member->options;
+	struct set_options mine = options->set;
+	struct result *result = &member->crew->results[member->index];
+	struct times times = {};
+	uint64_t started = now_ns();
+	int r;
 
+	mine.size = options->set.size / options->processes & ~(uint64_t)(PAGE_BYTES - 1);
+	mine.seed += member->index;
+	r = set_new(&mine, &member->set);
+	if (r < 0)
+		die("cannot map the set", -r);
+	times.setup_ns = now_ns() - started;
 	if (options->pattern == ZIPF)
-		zipf_init(&set.zipf, (set.pages + options->threads - 1) / options->threads,
+		zipf_init(&member->zipf,
+			  (member->set.pages + options->threads - 1) / options->threads,
 			  options->theta);
-	set.memory = map(options->size);
-	set.versions = map(set.pages * sizeof(*set.versions));
-
+	pthread_barrier_wait(&member->crew->ready);
+	if (member->index == 0)
+		step(options, "ready");
+	times.measured_ns = measure(member, result);
+	if (member->index == 0)
+		step(options, "measured");
 	started = now_ns();
-	for (uint64_t page = 0; page < set.pages; page++)
-		page_setup(&set, page);
-	ret_result->setup_ns = now_ns() - started;
+	if (options->verify)
+		result->wrong += set_check_all(&member->set);
+	times.verify_ns = now_ns() - started;
+	pthread_barrier_wait(&member->crew->checked);
+	*ret_times = times;
+}
 
-	measure(&set, ret_result);
+static void barrier_init(pthread_barrier_t *barrier, unsigned count)
+{
+	pthread_barrierattr_t attr;
 
-	if (options->verify) {
-		started = now_ns();
-		for (uint64_t page = 0; page < set.pages; page++)
-			if (!page_right(&set, page) || !body_right(&set, page)) {
-				page_complain(&set, page);
-				ret_result->wrong_at_end++;
-			}
-		ret_result->verify_ns = now_ns() - started;
+	pthread_barrierattr_init(&attr);
+	pthread_barrierattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	if (pthread_barrier_init(barrier, &attr, count))
+		die("cannot make a barrier", EINVAL);
+}
+
+static struct crew *crew_new(const struct options *options)
+{
+	struct crew *crew =
+	    mmap(NULL, sizeof(*crew), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (crew == MAP_FAILED)
+		die("cannot map what the processes share", errno);
+	barrier_init(&crew->ready, options->processes);
+	barrier_init(&crew->start, options->processes * options->threads + 1);
+	barrier_init(&crew->touched, options->processes);
+	barrier_init(&crew->checked, options->processes);
+	return crew;
+}
+
+/* One that ends badly would leave the others at a barrier for ever. */
+static void on_child(int number)
+{
+	int status;
+
+	(void)number;
+	while (waitpid(-1, &status, WNOHANG) > 0)
+		if (status)
+			_exit(2);
+}
+
+/* The first process is this one; the others end here, and with it. */
+static void run(const struct options *options, struct result *ret_result, struct times *ret_times)
+{
+	struct member member = {.options = options, .crew = crew_new(options)};
+
+	signal(SIGCHLD, on_child);
+	for (unsigned i = 1; i < options->processes; i++) {
+		pid_t child = fork();
+
+		if (child < 0)
+			die("cannot start a process", errno);
+		if (child == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			member.index = i;
+			work(&member, ret_times);
+			_exit(0);
+		}
+	}
+	work(&member, ret_times);
+	for (unsigned i = 0; i < options->processes; i++) {
+		ret_result->wrong += member.crew->results[i].wrong;
+		ret_result->minor += member.crew->results[i].minor;
+		ret_result->major += member.crew->results[i].major;
 	}
 }
 
-static void print_result(const struct options *options, const struct result *result)
+static void print_result(const struct options *options, const struct result *result,
+			 const struct times *times)
 {
-	double per_touch = (double)result->measured_ns / (double)options->touches;
+	double per_touch = (double)times->measured_ns / (double)options->touches;
 
 	if (!options->json) {
-		printf("%s %s, %u thread%s, %" PRIu64 " MiB: %.0f ns a page touched, %" PRIu64
+		printf("%s %s, %u × %u threads, %" PRIu64 " MiB: %.0f ns a page touched, %" PRIu64
 		       " touches, %" PRIu64 " wrong\n",
-		       pattern_names[options->pattern], op_names[options->op], options->threads,
-		       options->threads == 1 ? "" : "s", options->size >> 20, per_touch,
-		       options->touches, result->wrong + result->wrong_at_end);
+		       pattern_names[options->pattern], op_names[options->op], options->processes,
+		       options->threads, options->set.size >> 20, per_touch, options->touches,
+		       result->wrong);
 		return;
 	}
-	printf("{\"pattern\": \"%s\", \"op\": \"%s\", \"threads\": %u, \"size\": %" PRIu64
-	       ", \"touches\": %" PRIu64 ", \"ns_per_touch\": %.1f, \"setup_ns\": %" PRIu64
-	       ", \"measured_ns\": %" PRIu64 ", \"verify_ns\": %" PRIu64 ", \"verified\": %s"
-	       ", \"wrong\": %" PRIu64 ", \"minor_faults\": %ld, \"major_faults\": %ld}\n",
+	printf("{\"pattern\": \"%s\", \"op\": \"%s\", \"threads\": %u, \"processes\": %u"
+	       ", \"size\": %" PRIu64 ", \"touches\": %" PRIu64 ", \"ns_per_touch\": %.1f"
+	       ", \"setup_ns\": %" PRIu64 ", \"measured_ns\": %" PRIu64 ", \"verify_ns\": %" PRIu64
+	       ", \"verified\": %s, \"wrong\": %" PRIu64 ", \"minor_faults\": %ld"
+	       ", \"major_faults\": %ld}\n",
 	       pattern_names[options->pattern], op_names[options->op], options->threads,
-	       options->size, options->touches, per_touch, result->setup_ns, result->measured_ns,
-	       result->verify_ns, options->verify ? "true" : "false",
-	       result->wrong + result->wrong_at_end, result->minor, result->major);
+	       options->processes, options->set.size, options->touches, per_touch, times->setup_ns,
+	       times->measured_ns, times->verify_ns, options->verify ? "true" : "false",
+	       result->wrong, result->minor, result->major);
 }
 
 static const char usage_text[] =
@@ -378,13 +321,18 @@ static const char usage_text[] =
     "  --pattern PATTERN  sequential, cyclic, random or zipf (sequential)\n"
     "  --op OP            read, write or readwrite (read)\n"
     "  --threads N        1 to 256; each owns a share of the pages (1)\n"
+    "  --processes N      1 to 1024; each has its part of the set, and N threads (1)\n"
     "  --passes N         touch as many pages as N rounds over the set do (1; cyclic 4)\n"
-    "  --touches N        the same as a number of touches, of all threads together\n"
+    "  --touches N        the same as a number of touches, of all together\n"
     "  --theta X          skew of zipf, 0 < X < 1 (0.99)\n"
     "  --fill FILL        the rest of a page: random, text (two to three times\n"
     "                     compressible) or header (zeros, three words are written) (random)\n"
+    "  --spread SIZE      spread the pages, 16 together, over so much address space\n"
+    "  --vmas N           split the set into N mappings (1)\n"
     "  --seed N           of contents and order (1)\n"
     "  --verify           read the whole set once more at the end, outside the measured time\n"
+    "  --steps            print \"ready\" and \"measured\" before and after the measured phase,\n"
+    "                     and wait for a line each time\n"
     "  --json             print one JSON object\n\n"
     "Exit status: 0, 1 if a page was wrong, 2 if it could not run.\n";
 
@@ -425,12 +373,12 @@ static double parse_theta(const char *text)
 	return theta;
 }
 
-static uint64_t parse_bytes(const char *text)
+static uint64_t parse_bytes(const char *option, const char *text)
 {
 	uint64_t size;
 
 	if (size_parse(text, &size) < 0 || size < PAGE_BYTES)
-		usage_error("size", text);
+		usage_error(option, text);
 	return size & ~(uint64_t)(PAGE_BYTES - 1);
 }
 
@@ -439,75 +387,99 @@ static const struct option long_options[] = {
     {"pattern", required_argument, NULL, 'p'},
     {"op", required_argument, NULL, 'o'},
     {"threads", required_argument, NULL, 't'},
+    {"processes", required_argument, NULL, 'P'},
     {"passes", required_argument, NULL, 'n'},
     {"touches", required_argument, NULL, 'c'},
     {"theta", required_argument, NULL, 'z'},
     {"fill", required_argument, NULL, 'f'},
+    {"spread", required_argument, NULL, 'S'},
+    {"vmas", required_argument, NULL, 'm'},
     {"seed", required_argument, NULL, 'r'},
     {"verify", no_argument, NULL, 'v'},
+    {"steps", no_argument, NULL, 'w'},
     {"json", no_argument, NULL, 'j'},
     {"help", no_argument, NULL, 'h'},
     {},
 };
 
+static void parse_option(int c, struct options *o, uint64_t *passes)
+{
+	switch (c) {
+	case 's':
+		o->set.size = parse_bytes("size", optarg);
+		break;
+	case 'p':
+		o->pattern = (enum pattern)parse_name("pattern", optarg, pattern_names);
+		break;
+	case 'o':
+		o->op = (enum op)parse_name("op", optarg, op_names);
+		break;
+	case 't':
+		o->threads = (unsigned)parse_number("threads", optarg, 1, MAX_THREADS);
+		break;
+	case 'P':
+		o->processes = (unsigned)parse_number("processes", optarg, 1, MAX_PROCESSES);
+		break;
+	case 'n':
+		*passes = parse_number("passes", optarg, 1, 1u << 30);
+		break;
+	case 'c':
+		o->touches = parse_number("touches", optarg, 1, UINT64_MAX >> 20);
+		break;
+	case 'z':
+		o->theta = parse_theta(optarg);
+		break;
+	case 'f':
+		o->set.fill = (enum fill)parse_name("fill", optarg, fill_names);
+		break;
+	case 'S':
+		o->set.spread = parse_bytes("spread", optarg);
+		break;
+	case 'm':
+		o->set.vmas = parse_number("vmas", optarg, 1, 1u << 30);
+		break;
+	case 'r':
+		o->set.seed = parse_number("seed", optarg, 0, UINT64_MAX);
+		break;
+	case 'v':
+		o->verify = true;
+		break;
+	case 'w':
+		o->steps = true;
+		break;
+	case 'j':
+		o->json = true;
+		break;
+	case 'h':
+		fputs(usage_text, stdout);
+		exit(0);
+	default:
+		exit(2);
+	}
+}
+
 static void parse_options(int argc, char **argv, struct options *ret_options)
 {
-	struct options o = {.size = 512u << 20, .seed = 1, .theta = 0.99, .threads = 1};
-	uint64_t passes = 0;
+	struct options o = {.set = {.size = 512u << 20, .vmas = 1, .seed = 1},
+			    .theta = 0.99,
+			    .threads = 1,
+			    .processes = 1};
+	uint64_t passes = 0, pages;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-		switch (c) {
-		case 's':
-			o.size = parse_bytes(optarg);
-			break;
-		case 'p':
-			o.pattern = (enum pattern)parse_name("pattern", optarg, pattern_names);
-			break;
-		case 'o':
-			o.op = (enum op)parse_name("op", optarg, op_names);
-			break;
-		case 't':
-			o.threads = (unsigned)parse_number("threads", optarg, 1, MAX_THREADS);
-			break;
-		case 'n':
-			passes = parse_number("passes", optarg, 1, 1u << 30);
-			break;
-		case 'c':
-			o.touches = parse_number("touches", optarg, 1, UINT64_MAX >> 9);
-			break;
-		case 'z':
-			o.theta = parse_theta(optarg);
-			break;
-		case 'f':
-			o.fill = (enum fill)parse_name("fill", optarg, fill_names);
-			break;
-		case 'r':
-			o.seed = parse_number("seed", optarg, 0, UINT64_MAX);
-			break;
-		case 'v':
-			o.verify = true;
-			break;
-		case 'j':
-			o.json = true;
-			break;
-		case 'h':
-			fputs(usage_text, stdout);
-			exit(0);
-		default:
-			exit(2);
-		}
-	}
+	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+		parse_option(c, &o, &passes);
 	if (optind < argc) {
 		fprintf(stderr, "workset: unexpected argument '%s'\n", argv[optind]);
 		exit(2);
 	}
-	if (o.size / PAGE_BYTES < o.threads)
-		usage_error("size", "less than a page a thread");
+	pages = o.set.size / PAGE_BYTES;
+	if (pages / o.processes < o.threads || pages / o.processes < o.set.vmas)
+		usage_error("size", "less than a page a thread, or a mapping");
 	if (!passes)
 		passes = o.pattern == CYCLIC ? 4 : 1;
 	if (!o.touches)
-		o.touches = passes * (o.size / PAGE_BYTES);
+		o.touches = passes * pages;
 	*ret_options = o;
 }
 
@@ -515,9 +487,10 @@ int main(int argc, char **argv)
 {
 	struct options options;
 	struct result result = {};
+	struct times times = {};
 
 	parse_options(argc, argv, &options);
-	run(&options, &result);
-	print_result(&options, &result);
-	return result.wrong + result.wrong_at_end ? 1 : 0;
+	run(&options, &result, &times);
+	print_result(&options, &result, &times);
+	return result.wrong ? 1 : 0;
 }

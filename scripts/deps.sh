@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing, on Debian, as root; says what is missing otherwise.
 #
-#   scripts/deps.sh [--look] SET…     SET: build, test, demo
+#   scripts/deps.sh [--look] SET…     SET: build, test, demo, bench
 #
 # --look: only say. Nothing is asked of the network if nothing is missing. No service is started.
 set -eu
@@ -10,6 +10,7 @@ build='gcc libc6-dev meson ninja-build pkg-config liburing-dev libuv1-dev libjan
   libsystemd-dev libxxhash-dev uthash-dev'
 test='clang libcriterion-dev redis-server redis-tools sqlite3 stress-ng socat procps systemd mandoc'
 demo='redis-server redis-tools'
+bench='redis-server redis-tools sqlite3 mount'
 # Whoever has these commands from elsewhere keeps them.
 commands='python3:python3 node:nodejs'
 
@@ -22,6 +23,7 @@ for set in "$@"; do
     build) wanted="$wanted $build" ;;
     test) wanted="$wanted $test $commands" ;;
     demo) wanted="$wanted $demo python3:python3" ;;
+    bench) wanted="$wanted $bench python3:python3" ;;
     *) echo "deps.sh: there is no set \"$set\"" >&2; exit 2 ;;
   esac
 done

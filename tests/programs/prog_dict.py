@@ -1,10 +1,12 @@
-"""A dictionary of about 300 MB: built, read in order and at random, changed, thinned, read again."""
+"""A dictionary of about 300 MB: built, read in order and at random, changed, thinned, read again.
+
+prog_dict.py [SCALE]: so many times as large."""
 
 import random
 import sys
 import zlib
 
-COUNT = 1_250_000
+COUNT = int(1_250_000 * (float(sys.argv[1]) if len(sys.argv) > 1 else 1))
 
 
 def value(i, version):

@@ -24,18 +24,19 @@ def function(rng, number):
   return "\n".join([*lines, "\treturn s;", "}", ""])
 
 
-def prepare(folder):
+def prepare(folder, scale=1):
   common.need("gcc")
   path = os.path.join(folder, "large.c")
   rng = random.Random(3)
+  functions = int(FUNCTIONS * scale)
   with open(path, "w") as file:
-    for number in range(FUNCTIONS):
+    for number in range(functions):
       file.write(function(rng, number))
     file.write("static const struct { int key; double weight; const char *name; } table[] = {\n")
-    for i in range(ELEMENTS):
+    for i in range(int(ELEMENTS * scale)):
       file.write(f'\t{{{rng.randrange(1 << 30)}, {i}.5 * 3, "n{rng.randrange(1000)}" }},\n')
     file.write("};\nconst void *get(int i)\n{\n\treturn &table[i];\n}\n")
-    calls = "\n".join(f"\ts += f{i}(a, n);" for i in range(FUNCTIONS))
+    calls = "\n".join(f"\ts += f{i}(a, n);" for i in range(functions))
     file.write(f"int all(int *a, int n)\n{{\n\tint s = 0;\n{calls}\n\treturn s;\n}}\n")
   return ["gcc", "-O1", "-frandom-seed=1", "-S", "-o", "-", path]
 

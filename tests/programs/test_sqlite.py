@@ -5,12 +5,13 @@ import os
 
 import common
 
+ROWS = 160_000
 SCRIPT = """
 .bail on
 PRAGMA cache_size = -1000;
 CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER, b TEXT, c TEXT);
 BEGIN;
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 160000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
   INSERT INTO t SELECT i, (i * 7919) % 100003, printf('%08x', i * 2654435761 % 4294967296),
     substr(hex(printf('%d/%d/%d', i * i, i * 31, i * 17)) ||
            printf('%0700d', i * 104729), 1, 700) FROM n;
@@ -28,10 +29,10 @@ PRAGMA integrity_check;
 """
 
 
-def prepare(folder):
+def prepare(folder, scale=1):
   common.need("sqlite3")
   with open(os.path.join(folder, "script.sql"), "w") as file:
-    file.write(SCRIPT)
+    file.write(SCRIPT.replace("{rows}", str(int(ROWS * scale))))
   return ["sqlite3", ":memory:"]
 
 
