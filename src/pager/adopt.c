@@ -235,14 +235,15 @@ bool group_is_easy(const struct group *g, uint64_t pages)
 /* The staging windows are part of the programs' anonymous memory, and of their samples. */
 void group_overhead(struct group *g)
 {
+	const uint64_t commands = bytes_to_pages(page_up(sizeof(struct exchange)));
 	const struct task *t;
 
 	g->overhead = g->reserved = 0;
 	TAILQ_FOREACH(t, &g->tasks, link) {
 		if (!t->exchange)
 			continue;
-		g->overhead += t->frames.peak + bytes_to_pages(EXCHANGE_FRAMES);
-		g->reserved += t->frames.n + bytes_to_pages(EXCHANGE_FRAMES);
+		g->overhead += t->frames.peak + commands;
+		g->reserved += t->frames.n + commands;
 	}
 }
 

@@ -21,7 +21,7 @@ uint32_t pressure_frames(uint64_t limit, unsigned n_tasks)
 {
 	uint64_t share = limit / 16 / MAX(n_tasks, 1u);
 
-	return (uint32_t)MIN(MAX(share, 64ull), 4096ull);
+	return (uint32_t)MIN(MAX(share, 16ull), 4096ull);
 }
 
 uint64_t pressure_interval_ns(const struct pressure *pressure, uint64_t resident)
