@@ -41,6 +41,8 @@ void slots_done(struct slots *slots, int dir_fd, const char *name)
 	slots->records = NULL;
 }
 
+#define TURN_MIN 16384u /* slots: 64 MiB */
+
 static bool take(struct slots *slots, uint32_t index)
 {
 	struct slot_record *record = &slots->records[index];
@@ -50,15 +52,17 @@ static bool take(struct slots *slots, uint32_t index)
 }
 
 /* Next fit: the cursor walks through the tier like the head of a log, so that what is evicted
- * together lies together. */
+ * together lies together. It turns round where there is as much free behind it as is used: to go on would
+ * cost records, and the disk's blocks, for slots that nobody needs. */
 uint32_t slots_take(struct slots *slots, uint32_t want, uint32_t *ret_first)
 {
-	uint32_t at = atomic_load(&slots->cursor), n = 0;
+	uint32_t at = atomic_load(&slots->cursor), used = atomic_load(&slots->used), n = 0;
+	uint32_t turn = (uint32_t)MIN(2ull * used + TURN_MIN, slots->n);
 
-	if (atomic_load(&slots->used) >= slots->n)
+	if (used >= slots->n)
 		return 0;
 	for (uint32_t looked = 0; looked < slots->n && !n; looked++, at++) {
-		if (at >= slots->n)
+		if (at >= (looked < turn ? turn : slots->n))
 			at = 0;
 		if (!take(slots, at))
 			continue;

@@ -286,12 +286,8 @@ void task_messages(struct task *t)
 		return; /* the doorbell brings us back */
 	evict_harvest(t);
 	journal->n = journal->done = 0;
-	while (journal->n < STATE_MESSAGES) {
-		n = uffd_read(t->uffd, journal->messages + journal->n, STATE_MESSAGES - journal->n);
-		if (n <= 0)
-			break;
-		journal->n += (uint32_t)n;
-	}
+	n = uffd_read(t->uffd, journal->messages, STATE_MESSAGES);
+	journal->n = (uint32_t)MAX(n, 0);
 	t->messages = journal->n == STATE_MESSAGES;
 	count_add(&t->counters, messages, journal->n);
 	for (uint32_t i = 0; i < journal->n; i++) {
