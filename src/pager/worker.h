@@ -105,10 +105,12 @@ void pager_notify(struct task *task, enum pager_notice_kind kind, uint64_t addre
 /* The same, when it concerns nobody in particular. */
 void pager_notify_all(struct pager *pager, enum pager_notice_kind kind, uint64_t value);
 
+/* ---- mail.c ---- */
+struct task *worker_task(struct worker *worker, pager_task_id id); /* NULL: none, or it has ended */
+
 /* ---- pager.c ---- */
 /* The index of the worker that has the task, or -ESRCH. Waits for workers; not for them to call. */
 int pager_find_worker(struct pager *pager, pager_task_id id);
-struct task *worker_task(struct worker *worker, pager_task_id id); /* NULL: none, or it has ended */
 static inline bool pager_may(const struct worker *w, enum pager_feature feature)
 {
 	return w->pager->config.features & feature;
