@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "pager/file.h"
 #include "pager/mail.h"
+#include "pager/trace.h"
 #include "policy/pressure.h"
 #include "sys/pidfd.h"
 
@@ -36,6 +37,7 @@ static void remove_group(struct worker *w, struct mail *mail)
 {
 	struct call *call = container_of(mail, struct call, mail);
 
+	trace_end(call->group);
 	TAILQ_REMOVE(&w->groups, call->group, link);
 	sem_post(&call->done);
 }
@@ -46,6 +48,7 @@ static void look_again(struct worker *w, struct mail *mail)
 
 	(void)w;
 	call->group->next_sample = 0;
+	trace_limit(call->group);
 	group_publish(call->group);
 	sem_post(&call->done);
 }
@@ -206,6 +209,7 @@ static void do_attach(struct worker *w, struct mail *mail)
 			task_end(t);
 	} else {
 		task_watch(t);
+		trace_task(t);
 		*call->welcome = (struct pager_welcome){
 			.exchange = t->exchange_fd,
 			.doorbell = t->doorbell,
@@ -257,6 +261,7 @@ static void do_agents(struct worker *w, struct mail *mail)
 		t->adopt.wanted = true;
 		t->group->next_sample = 0;
 		t->evictable = t->features.evict;
+		trace_task(t);
 		if (!t->evictable)
 			pager_notify(t, PAGER_NOTICE_UNEVICTABLE, 0, EOPNOTSUPP);
 	}

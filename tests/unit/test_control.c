@@ -13,6 +13,7 @@
 #include "notices.h"
 #include "registry.h"
 #include "snapshots.h"
+#include "traces.h"
 #include "sys/pidfd.h"
 #include "varlink.h"
 
@@ -20,6 +21,7 @@ static struct pager *pager;
 static struct registry registry;
 static struct monitors monitors;
 static struct snapshots snapshots;
+static struct traces traces;
 static struct notices notices;
 static struct control control;
 static uv_loop_t loop;
@@ -78,8 +80,9 @@ static void setup(void)
 	registry.group_ended = on_group_ended;
 	monitors_init(&monitors, &loop, &registry);
 	snapshots_init(&snapshots, pager);
-	notices = (struct notices){pager, &registry, &monitors, &snapshots};
-	control = (struct control){pager, &registry, &monitors, &snapshots};
+	traces_init(&traces, pager);
+	notices = (struct notices){pager, &registry, &monitors, &snapshots, &traces};
+	control = (struct control){pager, &registry, &monitors, &snapshots, &traces};
 	peer_init(&user, 1000);
 	peer_init(&stranger, 1001);
 	peer_init(&root, 0);
