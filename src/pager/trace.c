@@ -34,6 +34,7 @@ struct trace {
 	struct pager_trace_stat stat;
 	struct trace_state state;
 	struct trace_record last; /* may still be lengthened; kind 0: none */
+	struct trace_record sample; /* the last */
 	uint64_t lost;            /* records since the last that found room */
 	char *ring;               /* owned; mapped */
 	uint64_t head, tail;      /* bytes ever put in, ever written */
@@ -109,6 +110,23 @@ void trace_put(struct trace *tr, struct trace_record *r)
 		tr->last = *r; /* page by page, it is told */
 	else
 		append(tr, r);
+}
+
+/* A group that rests is not worth records. */
+void trace_sample(struct group *g)
+{
+	struct trace_record r = {.kind = TRACE_RESIDENT, .a = g->resident, .b = g->overhead};
+	struct trace *tr = g->trace;
+	const struct task *t;
+
+	if (!tr)
+		return;
+	TAILQ_FOREACH(t, &g->tasks, link)
+		r.pages += t->table.evicted;
+	if (r.pages == tr->sample.pages && r.a == tr->sample.a && r.b == tr->sample.b)
+		return;
+	tr->sample = r;
+	trace_put(tr, &r);
 }
 
 /* ---- the file ---- */

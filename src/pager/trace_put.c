@@ -164,15 +164,3 @@ void trace_armed(struct group *g)
 {
 	put(g, (struct trace_record){.kind = TRACE_ARMED});
 }
-
-void trace_sample(struct group *g)
-{
-	struct trace_record r = {.kind = TRACE_RESIDENT, .a = g->resident, .b = g->overhead};
-	const struct task *t;
-
-	if (!g->trace)
-		return;
-	TAILQ_FOREACH(t, &g->tasks, link)
-		r.pages += t->table.evicted;
-	trace_put(g->trace, &r);
-}
