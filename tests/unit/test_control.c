@@ -66,6 +66,7 @@ static void on_group_ended(struct group *group, void *context)
 {
 	(void)context;
 	monitors_group_ended(&monitors, group);
+	traces_group_ended(&traces, group);
 }
 
 static void setup(void)
@@ -420,6 +421,116 @@ Test(control, snapshot_is_cancelled)
 	cr_expect_eq(user.n, 1);
 	close(fd);
 	detach(getpid());
+}
+
+/* ---- Trace ---- */
+
+/* Without a wait for an answer; returns how many came at once. */
+static unsigned trace(struct peer *peer, const char *group, int fd, bool more)
+{
+	char message[256];
+
+	snprintf(message, sizeof(message),
+		 "{\"method\":\"io.upager.Pager.Trace\",\"more\":%s,"
+		 "\"parameters\":{\"group\":\"%s\",\"fd\":%d}}",
+		 more ? "true" : "false", group, fd);
+	peer->n = 0;
+	cr_assert_eq(varlink_feed(&peer->link, message, strlen(message) + 1), 0);
+	return peer->n;
+}
+
+static void expect_figures(const struct peer *peer, json_int_t records, json_int_t dropped,
+			   json_int_t bytes, bool continues)
+{
+	json_t *reply = json_object_get(peer->last, "parameters");
+
+	cr_expect_eq(json_object_size(reply), 3);
+	cr_expect_eq(json_integer_value(json_object_get(reply, "records")), records);
+	cr_expect_eq(json_integer_value(json_object_get(reply, "dropped")), dropped);
+	cr_expect_eq(json_integer_value(json_object_get(reply, "bytes")), bytes);
+	cr_expect_eq(json_is_true(json_object_get(peer->last, "continues")), continues);
+}
+
+Test(control, trace_answers_when_it_has_ended)
+{
+	int fd = a_file(O_RDWR);
+
+	task_with_group();
+	cr_expect_eq(trace(&user, "g", fd, false), 0);
+	cr_expect_eq(trace(&root, "g", fd, false), 1, "a second one at once");
+	cr_expect_str_eq(error_of(&root), "Failed");
+	cr_expect_eq(errno_of(&root), EBUSY);
+	expect_error(&stranger, "EndTrace", "{\"group\":\"g\"}", "NotOwner");
+	expect_ok(&root, "EndTrace", "{\"group\":\"g\"}");
+	cr_expect_eq(user.n, 0);
+	notices_drain(&notices);
+	cr_assert_eq(user.n, 1);
+	expect_figures(&user, 7, 2, 99, false);
+	expect_error(&root, "EndTrace", "{\"group\":\"g\"}", "Failed");
+	cr_expect(traces_are_over(&traces));
+	close(fd);
+	detach(getpid());
+}
+
+Test(control, trace_says_that_it_has_begun)
+{
+	int fd = a_file(O_WRONLY);
+
+	task_with_group();
+	cr_expect_eq(trace(&user, "g", fd, true), 1);
+	expect_figures(&user, 0, 0, 0, true);
+	fake_pager_trace_ends(registry_group(&registry, "g")->pager, ENOSPC);
+	notices_drain(&notices);
+	cr_assert_eq(user.n, 2);
+	cr_expect_str_eq(error_of(&user), "Failed");
+	cr_expect_eq(errno_of(&user), ENOSPC);
+	close(fd);
+	detach(getpid());
+}
+
+Test(control, trace_of_what_is_not_one_s_own)
+{
+	int fd = a_file(O_RDWR), bad = a_file(O_RDONLY);
+
+	expect_error(&user, "Trace", "{\"group\":\"g\",\"fd\":0}", "NoSuchGroup");
+	expect_error(&user, "EndTrace", "{\"group\":\"g\"}", "NoSuchGroup");
+	task_with_group();
+	cr_expect_eq(trace(&stranger, "g", fd, false), 1);
+	cr_expect_str_eq(error_of(&stranger), "NotOwner");
+	cr_expect_eq(trace(&user, "g", bad, false), 1);
+	cr_expect_str_eq(error_of(&user), "InvalidParameter");
+	expect_error(&user, "Trace", "{\"group\":\"g\"}", "InvalidParameter");
+	expect_error(&user, "Trace", "{\"fd\":1}", "InvalidParameter");
+	expect_error(&user, "Trace", "{\"group\":\"g\",\"fd\":-1}", "InvalidParameter");
+	expect_error(&user, "EndTrace", "{}", "InvalidParameter");
+	close(fd);
+	close(bad);
+	detach(getpid());
+}
+
+/* The caller goes, or the group. */
+Test(control, trace_ends_with_its_caller_or_group)
+{
+	int fd = a_file(O_RDWR);
+	struct peer other;
+
+	memset(&other, 0, sizeof(other));
+	peer_init(&other, 1000);
+	task_with_group();
+	cr_expect_eq(trace(&other, "g", fd, false), 0);
+	peer_done(&other);
+	cr_expect(traces_are_over(&traces));
+	/* The next one begins before its end has been heard of. */
+	expect_ok(&user, "Release", "{\"name\":\"g\"}");
+	cr_expect_eq(trace(&user, "g", fd, false), 0);
+	notices_drain(&notices);
+	cr_expect_eq(user.n, 0);
+	detach(getpid());
+	cr_expect_null(registry_group(&registry, "g"));
+	notices_drain(&notices);
+	cr_assert_eq(user.n, 1);
+	expect_figures(&user, 7, 2, 99, false);
+	close(fd);
 }
 
 static void monitor(struct peer *peer, const char *parameters)
