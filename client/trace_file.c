@@ -67,12 +67,12 @@ static bool sleeps(const struct trace_fault *f)
 	return f->decided && (f->outcome == TRACE_OUTCOME_major || f->outcome == TRACE_OUTCOME_parked);
 }
 
-static void end(struct trace_follow *follow, size_t i, uint64_t time, bool cut)
+static void end(struct trace_follow *follow, size_t i, uint64_t time, enum trace_end how)
 {
 	struct trace_fault fault = follow->faults[i];
 
 	fault.ended = time;
-	fault.cut = cut;
+	fault.end = how;
 	follow->faults[i] = follow->faults[--follow->n];
 	follow->ended(follow->context, &fault);
 }
@@ -90,10 +90,10 @@ static struct trace_fault *find(struct trace_follow *follow, const struct trace_
 
 static int begin(struct trace_follow *follow, const struct trace_record *r)
 {
-	/* A thread has one fault at a time: the end of another was lost. */
+	/* A thread has one fault at a time. */
 	for (size_t i = follow->n; r->tid && i-- > 0;)
 		if (follow->faults[i].task == r->task && follow->faults[i].tid == r->tid)
-			end(follow, i, r->time, true);
+			end(follow, i, r->time, follow->faults[i].doubtful ? TRACE_CUT : TRACE_LEFT);
 	if (follow->n == follow->capacity) {
 		size_t capacity = follow->capacity ? 2 * follow->capacity : 64;
 		void *faults = reallocarray(follow->faults, capacity, sizeof(*follow->faults));
@@ -120,7 +120,7 @@ static void decide(struct trace_follow *follow, const struct trace_record *r)
 	f->outcome = r->how;
 	f->decided = r->time;
 	if (joined || (f->outcome != TRACE_OUTCOME_none && !sleeps(f)))
-		end(follow, (size_t)(f - follow->faults), r->time, false);
+		end(follow, (size_t)(f - follow->faults), r->time, TRACE_DONE);
 }
 
 static void wake(struct trace_follow *follow, const struct trace_record *r)
@@ -130,7 +130,7 @@ static void wake(struct trace_follow *follow, const struct trace_record *r)
 
 		if (f->task == r->task && sleeps(f) && f->address >= r->address &&
 		    bytes_to_pages(f->address - r->address) < r->pages)
-			end(follow, i, r->time, false);
+			end(follow, i, r->time, TRACE_DONE);
 	}
 }
 
@@ -156,10 +156,14 @@ int trace_follow(struct trace_follow *follow, const struct trace_record *r)
 	case TRACE_COPIED:
 		wake(follow, r);
 		return 0;
+	case TRACE_LOST:
+		for (size_t i = 0; i < follow->n; i++)
+			follow->faults[i].doubtful = true;
+		return 0;
 	case TRACE_GONE:
 		for (size_t i = follow->n; i-- > 0;)
 			if (follow->faults[i].task == r->task)
-				end(follow, i, r->time, false);
+				end(follow, i, r->time, TRACE_DONE);
 		return 0;
 	default:
 		return 0;
@@ -169,7 +173,7 @@ int trace_follow(struct trace_follow *follow, const struct trace_record *r)
 void trace_follow_done(struct trace_follow *follow, uint64_t time)
 {
 	while (follow->n)
-		end(follow, follow->n - 1, time, true);
+		end(follow, follow->n - 1, time, TRACE_CUT);
 	free(follow->faults);
 	follow->faults = NULL;
 	follow->capacity = 0;
@@ -219,6 +223,13 @@ const char *trace_outcome_name(unsigned outcome)
 const char *trace_access_name(uint64_t access)
 {
 	return access & TRACE_PROTECTED ? "wp" : access & TRACE_WRITES ? "write" : "read";
+}
+
+const char *trace_end_name(enum trace_end how)
+{
+	static const char *const names[] = {"done", "left", "cut"};
+
+	return names[how];
 }
 
 const char *trace_wait_name(unsigned wait)

@@ -27,6 +27,12 @@ int trace_file_next(struct trace_file *file, struct trace_record *ret);
 int trace_file_rewind(struct trace_file *file);
 void trace_file_close(struct trace_file *file);
 
+enum trace_end {
+	TRACE_DONE,
+	TRACE_LEFT, /* for a signal: the thread faults anew */
+	TRACE_CUT,  /* its end is not in the trace */
+};
+
 /* A fault, from the message to the moment from which the thread can go on. */
 struct trace_fault {
 	uint64_t task, address, begun, ended;
@@ -34,7 +40,8 @@ struct trace_fault {
 	uint64_t decided; /* when it was answered; 0: it was not */
 	uint32_t tid;
 	uint8_t leaf, access, wait, outcome;
-	bool cut; /* its end is not in the trace, or was lost */
+	bool doubtful; /* records were lost since it began */
+	enum trace_end end;
 };
 
 struct trace_follow {
@@ -54,6 +61,7 @@ const char *trace_leaf_name(unsigned leaf);
 const char *trace_outcome_name(unsigned outcome);
 const char *trace_access_name(uint64_t access);
 const char *trace_wait_name(unsigned wait);
+const char *trace_end_name(enum trace_end end);
 
 /* Forms of a trace. 0 or -errno; -EBADMSG: what comes before was written. */
 typedef int trace_writer(struct trace_file *file, FILE *out);

@@ -117,7 +117,7 @@ static void print_fault(void *context, const struct trace_fault *f)
 	struct perfetto *p = context;
 	uint64_t pid = pid_of(p, f->task);
 
-	begin_slice(p, f->cut ? "cut" : trace_outcome_name(f->outcome), pid, f->tid, f->begun,
+	begin_slice(p, f->end == TRACE_DONE ? trace_outcome_name(f->outcome) : trace_end_name(f->end), pid, f->tid, f->begun,
 		    f->ended);
 	fprintf(p->out, ",\"cat\":\"fault\",\"args\":{\"address\":\"0x%" PRIx64
 		"\",\"access\":\"%s\",\"word\":\"%s\"}}",

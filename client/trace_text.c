@@ -125,7 +125,7 @@ static void print_fault(void *context, const struct trace_fault *fault)
 	print_time(text, fault->ended);
 	fprintf(text->out,
 		"%s task %" PRIu64 " tid %" PRIu32 " 0x%" PRIx64 " %s %s %s %" PRIu64 " ns\n",
-		fault->cut ? "cut" : "done", fault->task, fault->tid, fault->address,
+		trace_end_name(fault->end), fault->task, fault->tid, fault->address,
 		trace_access_name(fault->access), trace_leaf_name(fault->leaf),
 		trace_outcome_name(fault->outcome), fault->ended - fault->begun);
 }

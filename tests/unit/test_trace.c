@@ -241,7 +241,8 @@ Test(trace, ends_of_faults)
 	cr_expect_eq(ended[1].ended - ended[1].begun, 8);
 	cr_expect_eq(ended[2].outcome, TRACE_OUTCOME_minor);
 	for (unsigned i = 0; i < n_ended; i++)
-		cr_expect_eq(ended[i].cut, i == 3 || i == 5, "%u", i);
+		cr_expect_eq(ended[i].end, i == 3 ? TRACE_LEFT : i == 5 ? TRACE_CUT : TRACE_DONE,
+			     "%u", i);
 }
 
 /* ---- the ring ---- */
