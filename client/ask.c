@@ -5,11 +5,64 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "figures.h"
 #include "places.h"
 #include "terminal.h"
 #include "vl_client.h"
+
+#define ENDING_MAX 75 /* looks at a call that should end: 15 s */
+
+static bool is(const struct ask *ask, const char *command)
+{
+	return !strcmp(ask->command, command);
+}
+
+/* Not every command takes every option. */
+static int check_command(const struct ask *ask, int option)
+{
+	if (strchr("wi", option) && !is(ask, "stat"))
+		return say_failed("%s: only `upager stat` takes --watch and --interval",
+				  ask->command);
+	if (option == 'o' && !is(ask, "snapshot") && !is(ask, "trace"))
+		return say_failed("%s: only `upager snapshot` and `upager trace` take --output",
+				  ask->command);
+	if (strchr("sc", option) && !is(ask, "trace"))
+		return say_failed("%s: only `upager trace` takes --seconds and --convert",
+				  ask->command);
+	return 0;
+}
+
+static int parse_seconds(const struct ask *ask, const char *option, const char *text, double *ret)
+{
+	char *end;
+
+	*ret = strtod(text, &end);
+	if (!*end && *ret >= 0.01 && *ret <= 86400)
+		return 0;
+	return say_failed("%s: %s \"%s\" is no number of seconds from 0.01 to 86400", ask->command,
+			  option, text);
+}
+
+static int take_option(struct ask *ask, int option)
+{
+	int r = check_command(ask, option);
+
+	ask->json |= option == 'j';
+	ask->watch |= option == 'w' || option == 'i';
+	if (option == 'o')
+		ask->output = optarg;
+	if (option == 'k')
+		ask->socket = optarg;
+	if (option == 'c')
+		ask->convert = optarg;
+	if (r == 0 && option == 'i')
+		r = parse_seconds(ask, "--interval", optarg, &ask->interval);
+	if (r == 0 && option == 's')
+		r = parse_seconds(ask, "--seconds", optarg, &ask->seconds);
+	return r;
+}
 
 int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_words)
 {
@@ -18,36 +71,18 @@ int ask_parse(struct ask *ask, int argc, char **argv, int min_words, int max_wor
 						{"watch", no_argument, NULL, 'w'},
 						{"interval", required_argument, NULL, 'i'},
 						{"output", required_argument, NULL, 'o'},
+						{"seconds", required_argument, NULL, 's'},
+						{"convert", required_argument, NULL, 'c'},
 						{0}};
-	int option;
-	char *end;
+	int option, r = 0;
 
 	*ask = (struct ask){.command = argv[0], .interval = 1};
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, ":o:", options, NULL)) != -1) {
-		bool watching = option == 'w' || option == 'i';
-
-		if (option == ':' || option == '?')
-			return say_usage(argv[0], argv, option);
-		if (watching && strcmp(argv[0], "stat"))
-			return say_failed("%s: only `upager stat` takes --watch and --interval",
-					  argv[0]);
-		if (option == 'o' && strcmp(argv[0], "snapshot"))
-			return say_failed("%s: only `upager snapshot` takes --output", argv[0]);
-		ask->json |= option == 'j';
-		ask->watch |= watching;
-		if (option == 'o')
-			ask->output = optarg;
-		if (option == 'k')
-			ask->socket = optarg;
-		if (option != 'i')
-			continue;
-		ask->interval = strtod(optarg, &end);
-		if (*end || !(ask->interval >= 0.01 && ask->interval <= 86400))
-			return say_failed("stat: --interval \"%s\" is no number of seconds from "
-					  "0.01 to 86400",
-					  optarg);
-	}
+	while (r == 0 && (option = getopt_long(argc, argv, ":o:", options, NULL)) != -1)
+		r = option == ':' || option == '?' ? say_usage(argv[0], argv, option)
+						   : take_option(ask, option);
+	if (r != 0)
+		return r;
 	ask->words = argv + optind;
 	ask->n_words = argc - optind;
 	if (ask->n_words < min_words)
@@ -75,8 +110,11 @@ struct question {
 	const char *target;
 	json_int_t limit, pid;
 	void (*progress)(int fd, int64_t size);
+	bool (*enough)(void);
 	int fd;
 	int64_t size;
+	struct vl_client *client; /* that waits */
+	unsigned ending;          /* how often it has waited since the trace was ended */
 	bool done;
 	bool reached; /* a daemon listens */
 	bool tag;     /* say which socket an answer came from */
@@ -344,6 +382,72 @@ int ask_snapshot(const struct ask *ask, json_int_t pid, int fd,
 	if (status == 0 && !question.done)
 		status = say_failed("%s: process %lld is no task here; `upager ps` lists them",
 				    ask->command, (long long)pid);
+	*ret = question.group;
+	return status;
+}
+
+/* The call for the trace still waits on its connection: the one that ends it takes another. */
+static void end_trace(struct question *question)
+{
+	struct vl_client other;
+	json_t *reply = NULL;
+
+	if (vl_open(&other, question->client->path) == 0 &&
+	    vl_call(&other, "EndTrace", json_pack("{s:s}", "group", question->target), &reply) == 0)
+		json_decref(reply);
+	vl_close(&other);
+}
+
+static void on_tracing(void *context)
+{
+	struct question *question = context;
+
+	question->progress(question->fd, 0);
+	if (!question->ending && !question->enough())
+		return;
+	if (!question->ending++)
+		end_trace(question);
+	else if (question->ending > ENDING_MAX)
+		shutdown(question->client->fd, SHUT_RDWR);
+}
+
+static int put_trace(struct vl_client *client, struct question *question)
+{
+	json_t *reply = NULL;
+	bool more = false;
+	int r = vl_send(client, "Trace",
+			json_pack("{s:s, s:i}", "group", question->target, "fd", question->fd),
+			true);
+
+	if (r == 0)
+		r = vl_next(client, &reply, &more);
+	if (settle(client, question, r) != 0 || !question->done)
+		return settle(client, question, r);
+	client->patience_s = 10 * 365 * 24 * 3600u; /* as long as it goes on */
+	client->waiting = on_tracing;
+	client->context = question;
+	question->client = client;
+	while (r == 0 && more) {
+		json_decref(reply);
+		reply = NULL;
+		r = vl_next(client, &reply, &more);
+	}
+	client->waiting = NULL;
+	client->patience_s = 0;
+	question->group = reply;
+	return r;
+}
+
+int ask_trace(const struct ask *ask, const char *group, int fd, void (*progress)(int fd, int64_t size),
+	      bool (*enough)(void), bool *ret_begun, json_t **ret)
+{
+	struct question question = {
+		.put = put_trace, .target = group, .fd = fd, .progress = progress, .enough = enough};
+	int status = ask_each(ask, &question);
+
+	if (status == 0 && !question.done)
+		status = unknown(ask, group);
+	*ret_begun = question.done;
 	*ret = question.group;
 	return status;
 }

@@ -13,6 +13,8 @@ struct ask {
 	bool json, watch;
 	bool seen;       /* there was an answer before: that there is none any more is no error */
 	double interval; /* seconds */
+	double seconds;      /* how long to trace; 0: till it is ended */
+	const char *convert; /* a trace to this form, or NULL */
 	char **words;    /* what is left of argv */
 	int n_words;
 };
@@ -35,6 +37,11 @@ int ask_tiers(const struct ask *ask, json_t **ret);
  * called now and then meanwhile, with the size that it may reach. */
 int ask_snapshot(const struct ask *ask, json_int_t pid, int fd,
 		 void (*progress)(int fd, int64_t size), json_t **ret);
+
+/* Has a group traced to an empty file of ours, until it ends, or `enough` says so; both are called now and
+ * then meanwhile. {"records": …, "dropped": …, "bytes": …}. *ret_begun: something may be in the file. */
+int ask_trace(const struct ask *ask, const char *group, int fd, void (*progress)(int fd, int64_t size),
+	      bool (*enough)(void), bool *ret_begun, json_t **ret);
 
 /* Changes a limit: {"group": …}. */
 int ask_limit(const struct ask *ask, const char *group, json_int_t limit, json_t **ret);

@@ -7,3 +7,4 @@ int command_stat(int argc, char **argv);
 int command_limit(int argc, char **argv);
 int command_tiers(int argc, char **argv);
 int command_snapshot(int argc, char **argv);
+int command_trace(int argc, char **argv);

@@ -19,6 +19,7 @@
 #include "proto/session.h"
 #include "supervise.h"
 #include "terminal.h"
+#include "trace.h"
 #include "vl_client.h"
 
 #define PATIENCE 2000 /* milliseconds for what should end with the program */
@@ -28,6 +29,7 @@ struct run {
 	/* what was asked for */
 	struct embedded_options options;
 	const char *name;
+	const char *trace; /* file, or NULL */
 	bool stats, json;
 	char **argv; /* the program's */
 
@@ -35,6 +37,7 @@ struct run {
 	char generated_name[80];
 	char *path, *preload, *key;
 	struct vl_client daemon;
+	struct vl_client tracer; /* where the call for the trace waits */
 	struct embedded embedded;
 	struct supervised program;
 	double seconds;
@@ -56,7 +59,8 @@ static int parse(struct run *run, int argc, char **argv)
 		{"memory", required_argument, NULL, 'm'},    {"swap", required_argument, NULL, 's'},
 		{"swap-size", required_argument, NULL, 'S'}, {"name", required_argument, NULL, 'n'},
 		{"socket", required_argument, NULL, 'k'},    {"config", required_argument, NULL, 'c'},
-		{"stats", no_argument, NULL, 't'},	     {"json", no_argument, NULL, 'j'},
+		{"trace", required_argument, NULL, 'T'},   {"stats", no_argument, NULL, 't'},
+		{"json", no_argument, NULL, 'j'},
 		{0}};
 	int option, r = 0;
 
@@ -80,6 +84,9 @@ static int parse(struct run *run, int argc, char **argv)
 			break;
 		case 'c':
 			run->options.config = optarg;
+			break;
+		case 'T':
+			run->trace = optarg;
 			break;
 		case 't':
 			run->stats = true;
@@ -173,6 +180,53 @@ static int create_group(struct run *run)
 	run->key = key ? strdup(key) : NULL;
 	json_decref(reply);
 	return run->key ? 0 : failed(run, "cannot make the group", -EPROTO);
+}
+
+/* From before the program's first page on. The file is the caller's own: the daemon takes its descriptor. */
+static int begin_trace(struct run *run)
+{
+	json_t *reply = NULL;
+	char *text;
+	int fd = trace_create(run->trace), r;
+
+	if (fd < 0)
+		return say_failed("run: %s: %s", run->trace, strerror(-fd));
+	r = vl_open(&run->tracer, run->daemon.path);
+	if (r == 0)
+		r = vl_send(&run->tracer, "Trace",
+			    json_pack("{s:s, s:i}", "group", run->name, "fd", fd), true);
+	if (r == 0)
+		r = vl_next(&run->tracer, &reply, NULL);
+	json_decref(reply);
+	close(fd);
+	if (r == 0)
+		return 0;
+	text = vl_explain(&run->tracer, r);
+	say("cannot trace to %s: %s", run->trace, text ? text : "out of memory");
+	free(text);
+	unlink(run->trace);
+	return EXIT_UPAGER;
+}
+
+/* => the group is still there. What the program has done is its own business, whatever comes of this. */
+static void end_trace(struct run *run)
+{
+	json_t *reply = NULL, *answer = NULL;
+	char *text;
+	int r = vl_call(&run->daemon, "EndTrace", json_pack("{s:s}", "group", run->name), &reply);
+
+	if (r >= 0) /* refused: it has ended by itself, and the answer waits */
+		r = vl_next(&run->tracer, &answer, NULL);
+	if (r == 0) {
+		trace_say_dropped(answer);
+	} else {
+		text = vl_explain(&run->tracer, r);
+		say("trace: %s: %s; what is in it up to then can be read", run->trace,
+		    text ? text : "out of memory");
+		free(text);
+	}
+	json_decref(reply);
+	json_decref(answer);
 }
 
 /* The program's environment is ours, with three variables changed. */
@@ -305,7 +359,9 @@ static int finish(struct run *run)
 	children_end_agents(run->embedded.pid, PATIENCE); /* they keep the executable busy */
 	if (run->program.lost_control)
 		say("the daemon on %s went away while %s ran", run->daemon.path, run->name);
-	else if (run->stats || run->json)
+	else if (run->trace)
+		end_trace(run);
+	if (!run->program.lost_control && (run->stats || run->json))
 		print_stats(run);
 	if (vl_call(&run->daemon, "Release", json_pack("{s:s}", "name", run->name), &reply) == 0)
 		json_decref(reply);
@@ -328,6 +384,8 @@ static int run_all(struct run *run)
 	status = connect_daemon(run);
 	if (status == 0)
 		status = create_group(run);
+	if (status == 0 && run->trace)
+		status = begin_trace(run);
 	if (status == 0 && supervise_interrupted())
 		status = EXIT_UPAGER;
 	if (status == 0)
@@ -339,7 +397,7 @@ static int run_all(struct run *run)
 
 int command_run(int argc, char **argv)
 {
-	struct run run = {.daemon.fd = -1, .embedded = EMBEDDED_NONE};
+	struct run run = {.daemon.fd = -1, .tracer.fd = -1, .embedded = EMBEDDED_NONE};
 	int status = parse(&run, argc, argv), interrupted;
 
 	if (status)
@@ -351,6 +409,7 @@ int command_run(int argc, char **argv)
 		generate_name(&run);
 	status = run_all(&run);
 	interrupted = status && !run.program.pid ? supervise_interrupted() : 0;
+	vl_close(&run.tracer);
 	vl_close(&run.daemon);
 	embedded_end(&run.embedded);
 	free(run.path);

@@ -24,6 +24,7 @@ static const struct command {
 	 "  --socket PATH     control socket of the daemon; if none listens there, a private one\n"
 	 "                    does for this run\n"
 	 "  --config FILE     configuration of a private daemon, see upagerd.json(5)\n"
+	 "  --trace FILE      record what happens from the beginning on, see `upager trace --help`\n"
 	 "  --stats           print what happened to stderr at the end\n"
 	 "  --json            the same as one line of JSON\n"
 	 "\n"
@@ -41,6 +42,12 @@ static const struct command {
 	{"snapshot", command_snapshot, "snapshot [--json] [--socket PATH] TASK -o FILE",
 	 "Writes a process's memory, as it is at one moment, to a new file while it goes on.",
 	 "  -o, --output FILE the file; it must not exist\n"},
+	{"trace", command_trace, "trace [--seconds N] [--json] [--socket PATH] GROUP -o FILE\n"
+				 "       upager trace --convert perfetto|text FILE [-o FILE]",
+	 "Records what happens to a group's memory (faults, evictions, events), or converts such a record.",
+	 "  -o, --output FILE the file; it must not exist\n"
+	 "  --seconds N       ends after so long; else with the group, or by Ctrl-C\n"
+	 "  --convert FORM    of a trace: perfetto (JSON for ui.perfetto.dev), or text\n"},
 	{"tiers", command_tiers, "tiers [--json] [--socket PATH]",
 	 "Shows where evicted pages rest.", ""},
 };

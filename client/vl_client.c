@@ -182,31 +182,54 @@ static int take_reply(struct vl_client *client, json_t *message, json_t **ret)
 	return 0;
 }
 
-int vl_call(struct vl_client *client, const char *method, json_t *parameters, json_t **ret)
+static int hang_up(struct vl_client *client, int r)
 {
-	json_t *call = json_pack("{s:s+, s:o}", "method", VL_INTERFACE ".", method, "parameters",
-				 parameters ? parameters : json_object());
-	char *text = call ? json_dumps(call, JSON_COMPACT) : NULL;
-	long deadline = now_ms() + patience_ms(client);
-	json_t *message = NULL;
-	int r = -ENOMEM;
-
-	if (text && client->fd < 0)
-		r = -ECONNRESET;
-	else if (text)
-		r = send_all(client, text, strlen(text) + 1, deadline);
-	if (r == 0)
-		r = receive_message(client, &message, deadline);
-	if (r == 0)
-		r = take_reply(client, message, ret);
 	if (r < 0 && client->fd >= 0) {
 		close(client->fd); /* a late answer must not be taken for the next call's */
 		client->fd = -1;
 	}
-	json_decref(message);
+	return r;
+}
+
+int vl_send(struct vl_client *client, const char *method, json_t *parameters, bool more)
+{
+	json_t *call = json_pack("{s:s+, s:o}", "method", VL_INTERFACE ".", method, "parameters",
+				 parameters ? parameters : json_object());
+	char *text;
+	int r = -ENOMEM;
+
+	if (more && call)
+		json_object_set_new(call, "more", json_true());
+	text = call ? json_dumps(call, JSON_COMPACT) : NULL;
+	if (text && client->fd < 0)
+		r = -ECONNRESET;
+	else if (text)
+		r = send_all(client, text, strlen(text) + 1, now_ms() + patience_ms(client));
 	json_decref(call);
 	free(text);
-	return r;
+	return hang_up(client, r);
+}
+
+int vl_next(struct vl_client *client, json_t **ret, bool *ret_more)
+{
+	json_t *message = NULL;
+	int r = client->fd < 0 ? -ECONNRESET : 0;
+
+	if (r == 0)
+		r = receive_message(client, &message, now_ms() + patience_ms(client));
+	if (r == 0)
+		r = take_reply(client, message, ret);
+	if (r == 0 && ret_more)
+		*ret_more = json_is_true(json_object_get(message, "continues"));
+	json_decref(message);
+	return hang_up(client, r);
+}
+
+int vl_call(struct vl_client *client, const char *method, json_t *parameters, json_t **ret)
+{
+	int r = vl_send(client, method, parameters, false);
+
+	return r < 0 ? r : vl_next(client, ret, NULL);
 }
 
 bool vl_error_is(const struct vl_client *client, const char *name)

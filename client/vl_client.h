@@ -34,6 +34,11 @@ void vl_close(struct vl_client *client);
  * answer in time, -EPROTO: it sent what is not varlink. */
 int vl_call(struct vl_client *client, const char *method, json_t *parameters, json_t **ret);
 
+/* The same in two steps, for calls that are answered later, or more than once. */
+int vl_send(struct vl_client *client, const char *method, json_t *parameters, bool more);
+/* *ret_more: others follow; NULL: none may. */
+int vl_next(struct vl_client *client, json_t **ret, bool *ret_more);
+
 bool vl_error_is(const struct vl_client *client, const char *name);
 
 /* A sentence for a person about what vl_open or vl_call returned. => free() it. */

@@ -1,8 +1,10 @@
 #include "control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/size.h"
@@ -12,6 +14,7 @@
 #include "registry.h"
 #include "snapshots.h"
 #include "sys/pidfd.h"
+#include "traces.h"
 #include "varlink.h"
 #include "view.h"
 
@@ -242,6 +245,30 @@ static void run_monitor(struct varlink_call *call)
 			      false);
 }
 
+/* Empty, regular, open for writing wherever we want. */
+static bool file_is_good(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	struct stat stat;
+
+	return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY && !(flags & (O_APPEND | O_PATH)) &&
+	       fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode) && stat.st_size == 0;
+}
+
+/* A duplicate of the caller's descriptor of that number; < 0: the call is answered. */
+static int take_file(struct varlink_call *call, int64_t number)
+{
+	int fd = number >= 0 && number <= INT32_MAX
+		     ? pidfd_take(caller_of(call)->pidfd, (int)number) : -EBADF;
+
+	if (fd >= 0 && file_is_good(fd))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	varlink_invalid(call, "fd");
+	return -EINVAL;
+}
+
 static void run_snapshot(struct varlink_call *call)
 {
 	struct caller *caller = caller_of(call);
@@ -253,15 +280,45 @@ static void run_snapshot(struct varlink_call *call)
 		return;
 	if (!find_group_of_pid(call, pid))
 		return;
-	fd = number >= 0 && number <= INT32_MAX ? pidfd_take(caller->pidfd, (int)number) : -EBADF;
-	if (fd < 0 || !snapshots_file_is_good(fd)) {
-		if (fd >= 0)
-			close(fd);
-		varlink_invalid(call, "fd");
+	fd = take_file(call, number);
+	if (fd < 0)
 		return;
-	}
 	task = registry_task_by_pid(caller->control->registry, (pid_t)pid);
 	snapshots_start(caller->control->snapshots, task ? task->id : 0, fd, call);
+}
+
+static void run_trace(struct varlink_call *call)
+{
+	const char *name = NULL;
+	int64_t number = -1;
+	struct group *group;
+	int fd;
+
+	if (!PARAMETERS(call, {"group", VARLINK_STRING, false, &name},
+			{"fd", VARLINK_INT, false, &number}))
+		return;
+	group = find_group(call, name);
+	if (!group)
+		return;
+	fd = take_file(call, number);
+	if (fd >= 0)
+		traces_start(caller_of(call)->control->traces, group, fd, call);
+}
+
+static void run_end_trace(struct varlink_call *call)
+{
+	const char *name = NULL;
+	struct group *group;
+
+	if (!PARAMETERS(call, {"group", VARLINK_STRING, false, &name}))
+		return;
+	group = find_group(call, name);
+	if (!group)
+		return;
+	if (traces_end(caller_of(call)->control->traces, group))
+		varlink_reply(call, NULL, false);
+	else
+		fail_errno(call, "the group is not being traced", -ESRCH);
 }
 
 void control_caller_gone(struct caller *caller)
@@ -284,6 +341,8 @@ static const struct varlink_interface control_interface = {
 					       {"Tiers", run_tiers},
 					       {"Monitor", run_monitor},
 					       {"Snapshot", run_snapshot},
+					       {"Trace", run_trace},
+					       {"EndTrace", run_end_trace},
 					       {NULL, NULL}},
 };
 

@@ -7,6 +7,7 @@ struct monitors;
 struct pager;
 struct registry;
 struct snapshots;
+struct traces;
 struct varlink_service;
 
 struct control {
@@ -14,6 +15,7 @@ struct control {
 	struct registry *registry;
 	struct monitors *monitors;
 	struct snapshots *snapshots;
+	struct traces *traces;
 };
 
 /* What is known of a connection: the `context` of its struct varlink. Its address is the owner of

@@ -89,6 +89,14 @@ static void on_signal(uv_signal_t *handle, int signal)
 	daemon_stop(handle->data, strsignal(signal));
 }
 
+/* A trace that somebody waits for ends soon after its group, and not without an answer. */
+static void end_if_over(struct daemon *daemon)
+{
+	if (daemon->registry.n_groups == 0 && traces_are_over(&daemon->traces) &&
+	    (daemon->stopping || daemon->embedded) && daemon->registry.had_group)
+		end_soon(daemon);
+}
+
 static void on_group_ended(struct group *group, void *context)
 {
 	struct daemon *daemon = context;
@@ -96,8 +104,8 @@ static void on_group_ended(struct group *group, void *context)
 	log_info("group %s: ended", group->name);
 	monitors_event(&daemon->monitors, &(struct event){.kind = "group_ended", .group = group});
 	monitors_group_ended(&daemon->monitors, group);
-	if (daemon->registry.n_groups == 0 && (daemon->stopping || daemon->embedded))
-		end_soon(daemon);
+	traces_group_ended(&daemon->traces, group);
+	end_if_over(daemon);
 }
 
 static void on_notices(void *context)
@@ -105,6 +113,7 @@ static void on_notices(void *context)
 	struct daemon *daemon = context;
 
 	notices_drain(&daemon->notices);
+	end_if_over(daemon);
 }
 
 /* `upager run` has gone: without a group nobody will come any more; with one, its control
@@ -226,12 +235,13 @@ static int open_loop(struct daemon *daemon, int control, int session, struct fai
 	daemon->registry.kill_family = family_kill;
 	monitors_init(&daemon->monitors, &daemon->loop, &daemon->registry);
 	daemon->notices = (struct notices){daemon->pager, &daemon->registry, &daemon->monitors,
-					     &daemon->snapshots};
+					     &daemon->snapshots, &daemon->traces};
 	daemon->clients = (struct clients){&daemon->loop, daemon->pager, &daemon->registry,
 					   &daemon->notices, &daemon->monitors};
 	snapshots_init(&daemon->snapshots, daemon->pager);
+	traces_init(&daemon->traces, daemon->pager);
 	daemon->control = (struct control){daemon->pager, &daemon->registry, &daemon->monitors,
-					   &daemon->snapshots};
+					   &daemon->snapshots, &daemon->traces};
 	daemon->sessions.device = daemon->sessions.spare = -1;
 	daemon->sessions.loop = &daemon->loop;
 	daemon->sessions.clients = &daemon->clients;

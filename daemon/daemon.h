@@ -16,6 +16,7 @@
 #include "server.h"
 #include "sessions.h"
 #include "snapshots.h"
+#include "traces.h"
 
 struct failure;
 
@@ -35,6 +36,7 @@ struct daemon {
 	struct sessions sessions;
 	struct control control;
 	struct snapshots snapshots;
+	struct traces traces;
 	struct server server;
 	struct watch *notice_watch, *embedder, *deadline, *end;
 	uv_signal_t signals[3];

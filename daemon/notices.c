@@ -10,6 +10,7 @@
 #include "pager/pager.h"
 #include "registry.h"
 #include "snapshots.h"
+#include "traces.h"
 
 static const char *const kinds[] = {
     [PAGER_NOTICE_TASK_FORKED] = "task_forked", [PAGER_NOTICE_TASK_GONE] = "task_gone",
@@ -19,6 +20,7 @@ static const char *const kinds[] = {
     [PAGER_NOTICE_UNEVICTABLE] = "unevictable", [PAGER_NOTICE_BROKEN] = "broken",
     [PAGER_NOTICE_IMAGE_LOST] = "image_lost",
     [PAGER_NOTICE_SNAPSHOT] = "snapshot",
+    [PAGER_NOTICE_TRACE] = "trace",
 };
 
 static const char *error_text(uint64_t error)
@@ -70,6 +72,7 @@ static void log_notice(const struct pager_notice *notice, const char *group, pid
 			    "not be written to it, and are lost", notice->value);
 		break;
 	case PAGER_NOTICE_SNAPSHOT: /* snapshots.c says */
+	case PAGER_NOTICE_TRACE:    /* traces.c */
 		break;
 	case PAGER_NOTICE_BROKEN:
 		log_limited(LOG_ERR, "group %s: pid %d: was killed, it can't be served: %s", group,
@@ -83,7 +86,7 @@ static bool has_value(enum pager_notice_kind kind)
 	return kind == PAGER_NOTICE_TASK_FORKED || kind == PAGER_NOTICE_OVERRUN ||
 	       kind == PAGER_NOTICE_IO_ERROR || kind == PAGER_NOTICE_UNEVICTABLE ||
 	       kind == PAGER_NOTICE_BROKEN || kind == PAGER_NOTICE_IMAGE_LOST ||
-	       kind == PAGER_NOTICE_SNAPSHOT;
+	       kind == PAGER_NOTICE_SNAPSHOT || kind == PAGER_NOTICE_TRACE;
 }
 
 /* A group that is being killed may still fork: the child has not said who it is. */
@@ -117,6 +120,8 @@ static void handle(struct notices *notices, const struct pager_notice *notice)
 					       .value = notice->value});
 	if (notice->kind == PAGER_NOTICE_SNAPSHOT)
 		snapshots_ended(notices->snapshots, notice);
+	if (notice->kind == PAGER_NOTICE_TRACE)
+		traces_ended(notices->traces, notice);
 	if (notice->kind == PAGER_NOTICE_TASK_GONE && task)
 		registry_task_gone(notices->registry, task);
 }

@@ -5,12 +5,14 @@ struct monitors;
 struct pager;
 struct registry;
 struct snapshots;
+struct traces;
 
 struct notices {
 	struct pager *pager;
 	struct registry *registry;
 	struct monitors *monitors;
 	struct snapshots *snapshots;
+	struct traces *traces;
 };
 
 /* Takes everything that waits. May end groups. */

@@ -1,11 +1,9 @@
 #include "snapshots.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/size.h"
@@ -24,15 +22,6 @@ void snapshots_init(struct snapshots *snapshots, struct pager *pager)
 {
 	snapshots->pager = pager;
 	LIST_INIT(&snapshots->list);
-}
-
-bool snapshots_file_is_good(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-	struct stat stat;
-
-	return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY && !(flags & (O_APPEND | O_PATH)) &&
-	       fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode) && stat.st_size == 0;
 }
 
 static const char *what_failed(int error)

@@ -14,9 +14,7 @@ struct snapshots {
 };
 
 void snapshots_init(struct snapshots *snapshots, struct pager *pager);
-/* An empty regular file, open for writing wherever we want. */
-bool snapshots_file_is_good(int fd);
-/* Takes fd, and the call: it is answered when the file is whole, or with an error. If the caller goes, the
+/* Takes fd, an empty regular file, and the call: it is answered when the file is whole, or with an error. If the caller goes, the
  * snapshot ends. */
 void snapshots_start(struct snapshots *snapshots, pager_task_id task, int fd, struct varlink_call *call);
 /* The pager has told of the end of one. */

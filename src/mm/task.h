@@ -42,6 +42,7 @@ struct limbo_entry {
 /* The daemon's own copy of a command under way: the exchange is not trusted. */
 struct command {
 	bool used;
+	uint32_t number;    /* of all that were ever posted */
 	uint64_t posted_at; /* ns */
 	uint32_t flags, n_runs, n_pages, first_frame;
 	uint32_t n_harvested; /* pages whose results are known */
@@ -77,6 +78,7 @@ struct group {
 	uint64_t published_at;  /* ns */
 	uint64_t peak;          /* pages, overhead included */
 	bool armed;             /* the limit was neared: memory is registered */
+	struct trace *trace;    /* of what happens, being recorded, or NULL; pager's */
 	struct counters ended;  /* of tasks that are gone */
 	struct pager_group_stat published; /* guarded by the pager's registry lock */
 };

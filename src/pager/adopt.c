@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/trace.h"
 #include "policy/pressure.h"
 #include "sys/procmaps.h"
 
@@ -373,6 +373,7 @@ void group_arm(struct group *g)
 	if (g->armed)
 		return;
 	g->armed = true;
+	trace_armed(g);
 	TAILQ_FOREACH(t, &g->tasks, link)
 		adopt_scan(t);
 	t = TAILQ_FIRST(&g->tasks);
@@ -431,6 +432,7 @@ void adopt_sample(struct group *g)
 			if (t->adopt.wanted)
 				adopt_scan(t);
 	say_overrun(g, &p);
+	trace_sample(g);
 	if (w->now - g->published_at >= PUBLISH_EVERY)
 		group_publish(g);
 	if (!g->armed)

@@ -13,7 +13,7 @@
 
 #include "base/util.h"
 #include "pager/snapshot.h"
-#include "pager/worker.h"
+#include "pager/trace.h"
 #include "policy/pressure.h"
 #include "sys/nowait.h"
 #include "sys/pidfd.h"
@@ -237,6 +237,7 @@ bool task_reap(struct task *t)
 		w->n_retries--;
 		count(&t->counters, gone);
 	}
+	trace(t, TRACE_GONE);
 	ahead_forget(t);
 	return_slots(t);
 	worker_give_buffer(w, t->buffer_index);

@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "pager/file.h"
 #include "pager/snapshot.h"
+#include "pager/trace.h"
 #include "sys/kernel.h"
 #include "sys/pagemap.h"
 
@@ -160,12 +161,16 @@ void event_discard(struct task *t, uint64_t start, uint64_t end)
 	each_word(t, start, end, discard_word, NULL);
 }
 
+bool event_is_ours(const struct task *t, uint64_t start, uint64_t end)
+{
+	return start >= t->exclude[0][0] && end <= t->exclude[0][1] && t->exclude[0][1];
+}
+
 static void event_remove(struct task *t, uint64_t start, uint64_t end)
 {
 	count(&t->counters, remove);
-	if (start >= t->exclude[0][0] && end <= t->exclude[0][1] && t->exclude[0][1])
-		return; /* staging */
-	event_discard(t, start, end);
+	if (!event_is_ours(t, start, end))
+		event_discard(t, start, end);
 }
 
 static void event_unmap(struct task *t, uint64_t start, uint64_t end)
@@ -290,6 +295,7 @@ void task_messages(struct task *t)
 	journal->n = (uint32_t)MAX(n, 0);
 	t->messages = journal->n == STATE_MESSAGES;
 	count_add(&t->counters, messages, journal->n);
+	trace_messages(t, journal->messages, journal->n);
 	for (uint32_t i = 0; i < journal->n; i++) {
 		if (journal->messages[i].event == UFFD_EVENT_PAGEFAULT)
 			continue;

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/trace.h"
 #include "policy/pressure.h"
 #include "policy/victim.h"
 #include "sys/pagemap.h"
@@ -40,6 +40,7 @@ static void reclaim(void *context, uint32_t frame)
 	word_t word = table_get(&t->table, record->address);
 
 	assert(word_tag(word) == WORD_STANDBY && word_frame(word) == frame);
+	trace(t, TRACE_RECLAIM, .address = record->address, .pages = 1);
 	table_set(&t->table, record->address,
 		  word_of_slot(WORD_SWAP, word & WORD_UNMARKED, record->slot));
 	frames_free(&t->frames, frame);
@@ -109,6 +110,7 @@ static void post(struct task *t, const struct batch *b, uint32_t first_frame)
 
 	*c = (struct command){
 		.used = true,
+		.number = t->posted,
 		.posted_at = t->worker->now,
 		.flags = command_flags(t, b),
 		.n_runs = b->n_runs,
@@ -129,6 +131,7 @@ static void post(struct task *t, const struct batch *b, uint32_t first_frame)
 	atomic_store(&theirs->settled, 0);
 	memset(theirs->result, EXCHANGE_PENDING, sizeof(theirs->result));
 	atomic_store(&theirs->state, EXCHANGE_POSTED);
+	trace_posted(t, c);
 	t->posted++;
 	atomic_store(&x->posted, t->posted);
 	if (atomic_load(&x->sleeping))
@@ -284,8 +287,10 @@ static void stays(struct task *t, uint32_t frame, uint8_t result)
 		pager_slot_put(t->worker, word_of_slot(WORD_SWAP, 0, record->old));
 	}
 	frames_free(&t->frames, frame);
-	if (wanted)
+	if (wanted) {
+		trace(t, TRACE_WOKEN, .address = address, .pages = 1);
 		uffd_wake(t->uffd, address, PAGE_SIZE);
+	}
 }
 
 static void deny(struct task *t, uint64_t address)
@@ -312,7 +317,7 @@ static void harvested(struct task *t, const struct command *c)
 static void harvest(struct task *t, struct command *c, const struct exchange_command *theirs,
 		    uint32_t end)
 {
-	uint32_t before = c->moved;
+	uint32_t before = c->moved, from = c->n_harvested;
 
 	for (; c->n_harvested < end; c->n_harvested++) {
 		uint32_t i = c->n_harvested, frame = c->first_frame + i;
@@ -347,6 +352,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 			break;
 		}
 	}
+	trace_harvested(t, c, theirs, from);
 	count_add(&t->counters, evicted, c->moved - before);
 	t->group->evictions += c->moved - before;
 	task_charge(t, -(int64_t)(c->moved - before));

@@ -29,6 +29,7 @@
 #include "base/util.h"
 #include "pager/file.h"
 #include "pager/snapshot.h"
+#include "pager/trace.h"
 #include "policy/refault.h"
 #include "proto/session.h"
 #include "sys/pagemap.h"
@@ -332,11 +333,12 @@ void task_fault(struct task *t, uint64_t address, bool write, bool protect, uint
 		.by_agent = ptid && ptid == (uint32_t)t->agent_ns_pid[t->agent],
 		.ptid = ptid,
 		.overrun = overrun || (since && w->now - since > WAIT_MAX),
+		.again = since,
 	};
 
 	if (!since)
 		since = w->now;
-	switch (handle_mm_fault(&f)) {
+	switch (trace_fault(&f)) {
 	case FAULT_RETRY:
 		count(&t->counters, retries);
 		w->n_retries += wait_in(&t->retries, &f, ptid, since);

@@ -11,6 +11,7 @@
 
 #include "base/util.h"
 #include "pager/file.h"
+#include "pager/trace.h"
 
 #define PIECE    32u /* pages of one read */
 #define ATTEMPTS 3u
@@ -19,6 +20,7 @@ struct image_waiter {
 	STAILQ_ENTRY(image_waiter) link;
 	struct task *task;
 	uint64_t address;
+	uint32_t ptid;
 	bool write;
 };
 
@@ -78,6 +80,8 @@ static enum fault_result map_pages(struct fault *f, uint32_t n, uint64_t *ret_by
 	if (r <= 0)
 		return refused(f, page, r);
 	*ret_bytes = (uint64_t)r;
+	trace(t, TRACE_IN, .address = f->address, .pages = bytes_to_pages((uint64_t)r),
+	      .how = TRACE_LEAF_file);
 	if (f->major)
 		count(&t->counters, major);
 	else
@@ -162,7 +166,7 @@ enum fault_result filemap_join(struct fault *f)
 	if (!waiter)
 		return FAULT_RETRY;
 	*waiter = (struct image_waiter){
-		.task = f->task, .address = f->address, .write = f->write};
+		.task = f->task, .address = f->address, .ptid = f->ptid, .write = f->write};
 	STAILQ_INSERT_TAIL(&read->waiters, waiter, link);
 	f->task->under_way++;
 	return FAULT_DONE;
@@ -231,8 +235,11 @@ static void map_ahead(struct image_read *read)
 		r = uffd_continue(t->uffd, at, pages_to_bytes(n), m->shared);
 		if (r < 0 && uffd_classify(r) != UFFD_EXISTS)
 			return;
-		if (r > 0)
+		if (r > 0) {
+			trace(t, TRACE_IN, .address = at, .pages = bytes_to_pages((uint64_t)r),
+			      .how = TRACE_LEAF_file);
 			count_add(&t->counters, readahead, bytes_to_pages((uint64_t)r));
+		}
 		at += r > 0 ? (uint64_t)r : PAGE_SIZE;
 	}
 }
@@ -242,11 +249,16 @@ static void read_end(struct image_read *read, int error)
 	struct worker *w = read->worker;
 	struct image_waiter *waiter;
 
+	trace(read->starter, TRACE_READ_DONE, .address = read->address, .pages = read->n,
+	      .a = read->first, .b = (uint64_t)-error);
 	TAILQ_REMOVE(&w->reads, read, link);
 	bounce_give(w, read->bounce, read->n);
 	while ((waiter = STAILQ_FIRST(&read->waiters))) {
+		uint64_t before = trace_outcomes(waiter->task);
+
 		STAILQ_REMOVE_HEAD(&read->waiters, link);
 		settle(read, waiter, error);
+		trace_settled(waiter->task, waiter->address, waiter->ptid, before);
 		free(waiter);
 	}
 	if (read->n > 1)
@@ -367,6 +379,8 @@ static uint32_t read_pages(const struct fault *f, uint64_t page, uint32_t max)
 			image_get(image);
 			f->task->under_way++;
 			count_add(&f->task->counters, pages_in, n);
+			trace(f->task, TRACE_READ, .address = read->address, .pages = n,
+			      .a = page);
 			TAILQ_INSERT_TAIL(&w->reads, read, link);
 			return n;
 		}

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/trace.h"
 #include "sys/pagemap.h"
 
 #define RECLAIM 32u /* pages that leave where there is no memory for one */
@@ -73,6 +73,7 @@ static enum fault_result zero_over_marker(struct fault *f)
 	if (t->pagemap < 0 || pagemap_is(t->pagemap, f->address, PAGEMAP_MARKER) == 1) {
 		r = uffd_copy(t->uffd, f->address, t->worker->pager->zero_page, PAGE_SIZE, false);
 		if (r > 0) {
+			trace(t, TRACE_IN, .address = f->address, .pages = 1);
 			task_charge(t, 1);
 			count(&t->counters, zero);
 			return FAULT_DONE;
@@ -108,6 +109,7 @@ enum fault_result fill_zero(struct fault *f)
 	if (r < 0)
 		return fill_refused(t, f->address, r);
 	n = (uint32_t)bytes_to_pages((uint64_t)r);
+	trace(t, TRACE_IN, .address = f->address, .pages = n);
 	stream_advance(stream, f->address + (uint64_t)r);
 	table_leaf(&t->table, f->address, true); /* the hand finds it there */
 	table_leaf(&t->table, f->address + (uint64_t)r - 1, true);
@@ -165,6 +167,8 @@ void fill_commit(struct task *t, uint64_t address, struct slot slot, unsigned fl
 		word = word_of_slot(WORD_PRESENT, WORD_YOUNG | WORD_SLOT | flags, slot);
 	else
 		pager_slot_put(t->worker, word_of_slot(WORD_SWAP, 0, slot));
+	trace(t, TRACE_IN, .address = address, .pages = 1,
+	      .how = word_tag(table_get(&t->table, address)));
 	table_set(&t->table, address, word);
 }
 
@@ -293,6 +297,7 @@ enum fault_result fill_same(struct fault *f)
 	r = uffd_copy(t->uffd, f->address, t->worker->scratch, PAGE_SIZE, false);
 	if (r <= 0)
 		return fill_refused(t, f->address, r);
+	trace(t, TRACE_IN, .address = f->address, .pages = 1, .how = TRACE_LEAF_same);
 	table_set(&t->table, f->address, word_make(WORD_PRESENT, WORD_YOUNG, 0, 0));
 	task_charge(t, 1);
 	count(&t->counters, minor);

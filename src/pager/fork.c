@@ -12,6 +12,7 @@
 
 #include "base/util.h"
 #include "pager/file.h"
+#include "pager/trace.h"
 
 word_t word_share(struct task *parent, word_t word)
 {
@@ -116,5 +117,6 @@ void fork_task(struct task *parent, int uffd)
 		return;
 	}
 	task_watch(child);
+	trace_task(child);
 	pager_notify(child, PAGER_NOTICE_TASK_FORKED, 0, parent->id);
 }

@@ -16,7 +16,7 @@
 #include <errno.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/trace.h"
 #include "sys/pagemap.h"
 #include "sys/procmaps.h"
 
@@ -97,6 +97,7 @@ static enum fault_result hugetlb_no_page(struct fault *f, uint64_t address)
 	ssize_t r = uffd_copy(t->uffd, address, t->worker->pager->huge_zero, LEAF_SIZE, false);
 
 	if (r > 0) {
+		trace(t, TRACE_IN, .address = address, .pages = LEAF_WORDS, .how = TRACE_LEAF_hugetlb);
 		count(&t->counters, zero);
 		return FAULT_DONE;
 	}
@@ -106,6 +107,7 @@ static enum fault_result hugetlb_no_page(struct fault *f, uint64_t address)
 		return fill_refused(t, address, -EEXIST);
 	r = uffd_continue(t->uffd, address, LEAF_SIZE, false);
 	if (r > 0) {
+		trace(t, TRACE_IN, .address = address, .pages = LEAF_WORDS, .how = TRACE_LEAF_hugetlb);
 		count(&t->counters, minor);
 		return FAULT_DONE;
 	}

@@ -9,7 +9,7 @@
 static bool must_come(enum pager_notice_kind kind)
 {
 	return kind == PAGER_NOTICE_TASK_GONE || kind == PAGER_NOTICE_TASK_FORKED ||
-	       kind == PAGER_NOTICE_SNAPSHOT;
+	       kind == PAGER_NOTICE_SNAPSHOT || kind == PAGER_NOTICE_TRACE;
 }
 
 static void notify(struct pager *p, const struct pager_notice *notice)
@@ -57,6 +57,12 @@ void pager_notify_snapshot(struct task *t, const struct pager_snapshot_stat *sta
 	notice.value = (uint64_t)-error;
 	notice.snapshot = *stat;
 	notify(t->worker->pager, &notice);
+}
+
+void pager_notify_trace(struct pager *p, const struct pager_trace_stat *stat, int error)
+{
+	notify(p, &(struct pager_notice){
+			  .kind = PAGER_NOTICE_TRACE, .value = (uint64_t)-error, .trace = *stat});
 }
 
 void pager_notify_all(struct pager *p, enum pager_notice_kind kind, uint64_t value)

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,54 +12,10 @@
 
 #include "base/util.h"
 #include "pager/file.h"
-#include "pager/snapshot.h"
+#include "pager/mail.h"
+#include "pager/trace.h"
 #include "policy/pressure.h"
 #include "sys/pidfd.h"
-
-/* ---- calls that a worker answers ---- */
-
-struct call {
-	struct mail mail;
-	sem_t done;
-	int result;
-	struct group *group;
-	const struct pager_attach *attach;
-	struct pager_welcome *welcome;
-	pager_task_id id;
-	const struct pager_agents *agents;
-	int fd;
-	uint64_t snapshot;
-};
-
-static int call_worker(struct worker *w, struct call *call,
-		       void (*run)(struct worker *w, struct mail *mail))
-{
-	call->mail.run = run;
-	sem_init(&call->done, 0, 0);
-	worker_post(w, &call->mail);
-	while (sem_wait(&call->done) && errno == EINTR)
-		;
-	sem_destroy(&call->done);
-	return call->result;
-}
-
-/* By its id, or, if that is 0, by its token. */
-static struct task *find_task(struct worker *w, pager_task_id id, uint64_t token)
-{
-	struct group *g;
-	struct task *t;
-
-	TAILQ_FOREACH(g, &w->groups, link)
-		TAILQ_FOREACH(t, &g->tasks, link)
-			if (!t->ended && (id ? t->id == id : t->token == token))
-				return t;
-	return NULL;
-}
-
-struct task *worker_task(struct worker *w, pager_task_id id)
-{
-	return id ? find_task(w, id, 0) : NULL;
-}
 
 /* ---- groups ---- */
 
@@ -82,6 +37,7 @@ static void remove_group(struct worker *w, struct mail *mail)
 {
 	struct call *call = container_of(mail, struct call, mail);
 
+	trace_end(call->group);
 	TAILQ_REMOVE(&w->groups, call->group, link);
 	sem_post(&call->done);
 }
@@ -92,6 +48,7 @@ static void look_again(struct worker *w, struct mail *mail)
 
 	(void)w;
 	call->group->next_sample = 0;
+	trace_limit(call->group);
 	group_publish(call->group);
 	sem_post(&call->done);
 }
@@ -252,6 +209,7 @@ static void do_attach(struct worker *w, struct mail *mail)
 			task_end(t);
 	} else {
 		task_watch(t);
+		trace_task(t);
 		*call->welcome = (struct pager_welcome){
 			.exchange = t->exchange_fd,
 			.doorbell = t->doorbell,
@@ -303,20 +261,11 @@ static void do_agents(struct worker *w, struct mail *mail)
 		t->adopt.wanted = true;
 		t->group->next_sample = 0;
 		t->evictable = t->features.evict;
+		trace_task(t);
 		if (!t->evictable)
 			pager_notify(t, PAGER_NOTICE_UNEVICTABLE, 0, EOPNOTSUPP);
 	}
 	sem_post(&call->done);
-}
-
-/* The worker that owns a task is not known here: all are asked. */
-static int ask_all(struct pager *p, struct call *call, void (*run)(struct worker *, struct mail *))
-{
-	int r = -ESRCH;
-
-	for (unsigned i = 0; i < p->n_workers && r == -ESRCH; i++)
-		r = call_worker(&p->workers[i], call, run);
-	return r;
 }
 
 static void has_task(struct worker *w, struct mail *mail)
@@ -358,45 +307,6 @@ void pager_detach(struct pager *p, pager_task_id id)
 	struct call call = {.id = id};
 
 	ask_all(p, &call, do_detach);
-}
-
-static void do_snapshot(struct worker *w, struct mail *mail)
-{
-	struct call *call = container_of(mail, struct call, mail);
-	struct task *t = worker_task(w, call->id);
-
-	call->result = t ? snapshot_start(t, call->fd, call->snapshot) : -ESRCH;
-	sem_post(&call->done);
-}
-
-int pager_snapshot(struct pager *p, pager_task_id id, int fd, uint64_t *ret_id)
-{
-	struct call call = {.id = id, .fd = fd, .snapshot = atomic_fetch_add(&p->next_id, 1)};
-	int r = ask_all(p, &call, do_snapshot);
-
-	if (r < 0)
-		close(fd);
-	else
-		*ret_id = call.snapshot;
-	return r;
-}
-
-static void do_cancel(struct worker *w, struct mail *mail)
-{
-	struct call *call = container_of(mail, struct call, mail);
-	struct task *t = worker_task(w, call->id);
-
-	call->result = t ? 0 : -ESRCH;
-	if (t)
-		snapshot_cancel(t, call->snapshot);
-	sem_post(&call->done);
-}
-
-void pager_snapshot_cancel(struct pager *p, pager_task_id id, uint64_t snapshot)
-{
-	struct call call = {.id = id, .snapshot = snapshot};
-
-	ask_all(p, &call, do_cancel);
 }
 
 /* ---- life ---- */

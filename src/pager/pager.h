@@ -194,6 +194,20 @@ int pager_snapshot(struct pager *pager, pager_task_id task, int fd, uint64_t *re
 /* Lets go of it, if it has not ended. */
 void pager_snapshot_cancel(struct pager *pager, pager_task_id task, uint64_t id);
 
+/* Begins to record what happens to the group's tasks, to fd, an empty regular file; taken, also on
+ * failure. proto/trace.h tells its form. PAGER_NOTICE_TRACE tells of the end, once: 0, ETIMEDOUT the file
+ * took nothing for seconds, or an error of writing; what is in it then can be read. It ends with the
+ * group, too. Here: -EBUSY the group is being traced. */
+struct pager_trace_stat {
+	uint64_t id;
+	uint64_t records; /* in the file */
+	uint64_t dropped; /* records that are not, as the file was too slow for them */
+	uint64_t bytes;
+};
+int pager_trace(struct pager_group *group, int fd, uint64_t *ret_id);
+/* Ends it, if it has not ended. */
+void pager_trace_end(struct pager *pager, uint64_t id);
+
 struct pager_tier_stat {
 	char name[16];  /* "same", "swap0", … */
 	char path[256]; /* empty for tiers without a file */
@@ -216,6 +230,7 @@ enum pager_notice_kind {
 	PAGER_NOTICE_UNEVICTABLE,   /* no agent left, or no way to evict here: value = errno */
 	PAGER_NOTICE_IMAGE_LOST,    /* value pages that nobody maps any more could not be written */
 	PAGER_NOTICE_SNAPSHOT,      /* it has ended: value = errno, 0 = whole */
+	PAGER_NOTICE_TRACE,         /* it has ended: value = errno, 0 = whole; of no group and no task */
 	PAGER_NOTICE_BROKEN,        /* the task can't be served; value = errno. It was killed. */
 };
 struct pager_notice {
@@ -226,6 +241,7 @@ struct pager_notice {
 	uint64_t address;
 	uint64_t value;
 	struct pager_snapshot_stat snapshot; /* of PAGER_NOTICE_SNAPSHOT */
+	struct pager_trace_stat trace;       /* of PAGER_NOTICE_TRACE */
 };
 /* Readable when notices wait. */
 int pager_notice_fd(const struct pager *pager);

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "pager/mail.h"
 #include "pager/snapshot_parts.h"
 #include "sys/pagemap.h"
 
@@ -383,4 +384,45 @@ void snapshot_end(struct task *t)
 	s->phase = SNAPSHOT_FINISHES;
 	if (!s->under_way)
 		snapshot_free(s);
+}
+
+/* ---- what the daemon calls ---- */
+
+static void do_snapshot(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = worker_task(w, call->id);
+
+	call->result = t ? snapshot_start(t, call->fd, call->snapshot) : -ESRCH;
+	sem_post(&call->done);
+}
+
+int pager_snapshot(struct pager *p, pager_task_id id, int fd, uint64_t *ret_id)
+{
+	struct call call = {.id = id, .fd = fd, .snapshot = atomic_fetch_add(&p->next_id, 1)};
+	int r = ask_all(p, &call, do_snapshot);
+
+	if (r < 0)
+		close(fd);
+	else
+		*ret_id = call.snapshot;
+	return r;
+}
+
+static void do_cancel(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = worker_task(w, call->id);
+
+	call->result = t ? 0 : -ESRCH;
+	if (t)
+		snapshot_cancel(t, call->snapshot);
+	sem_post(&call->done);
+}
+
+void pager_snapshot_cancel(struct pager *p, pager_task_id id, uint64_t snapshot)
+{
+	struct call call = {.id = id, .snapshot = snapshot};
+
+	ask_all(p, &call, do_cancel);
 }

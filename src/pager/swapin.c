@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/trace.h"
 #include "sys/pagemap.h"
 
 #define PIECE 64u        /* pages of one read */
@@ -39,6 +39,11 @@ static void fill_free(struct fill *fill)
 	free(fill);
 }
 
+static uint8_t fill_tier(const struct fill *fill)
+{
+	return slot_name(&fill->tier->slots, fill->io.slot).tier;
+}
+
 /* The read was in vain for this page: it rests where it was, and whoever waits looks again. */
 static void unfill(struct fill *fill, uint32_t i)
 {
@@ -52,6 +57,7 @@ static void unfill(struct fill *fill, uint32_t i)
 			  word_of_slot(WORD_SWAP, fill->words[i] & WORD_UNMARKED,
 				       word_slot(fill->words[i])));
 	}
+	trace(t, TRACE_WOKEN, .address = address, .pages = 1);
 	uffd_wake(t->uffd, address, PAGE_SIZE);
 }
 
@@ -93,6 +99,7 @@ static void lose_page(struct fill *fill, uint32_t i)
 	pager_slot_put(t->worker, fill->words[i]);
 	table_set(&t->table, address,
 		  word_make(WORD_POISON, fill->words[i] & WORD_UNMARKED, 0, 0));
+	trace(t, TRACE_WOKEN, .address = address, .pages = 1);
 	uffd_wake(t->uffd, address, PAGE_SIZE); /* faults again, and finds POISON */
 }
 
@@ -174,6 +181,8 @@ static void fill_done(struct tier_io *io, int error)
 	struct task *t = fill->task;
 
 	count_add(&t->counters, pages_in, fill->n);
+	trace(t, TRACE_READ_DONE, .address = fill->address, .pages = fill->n,
+	      .how = fill_tier(fill), .a = io->slot, .b = (uint64_t)-error);
 	if (error && !t->ended)
 		pager_notify(t, PAGER_NOTICE_IO_ERROR, fill->address, (uint64_t)-error);
 	if (error && !t->ended && fill->claimed && fill->attempts++ < 2) {
@@ -204,6 +213,8 @@ static void fill_start(struct fill *fill)
 {
 	fill->io.write = false;
 	fill->io.finished = fill_done;
+	trace(fill->task, TRACE_READ, .address = fill->address, .pages = fill->n,
+	      .how = fill_tier(fill), .a = fill->io.slot, .b = !fill->claimed);
 	tier_submit(fill->tier, &fill->io);
 }
 
@@ -316,6 +327,7 @@ static bool ahead_drop(struct worker *w)
 	TAILQ_FOREACH(fill, &w->ahead, link) {
 		if (!fill->read)
 			continue;
+		trace(fill->task, TRACE_READ_LOST, .address = fill->address, .pages = fill->n);
 		count_add(&fill->task->counters, readahead_lost, fill->n);
 		fill_free(fill);
 		return true;

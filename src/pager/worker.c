@@ -19,6 +19,7 @@
 
 #include "base/util.h"
 #include "pager/snapshot.h"
+#include "pager/trace.h"
 
 #define RETRY_EVERY (50 * 1000ull) /* ns: how soon a fault that met an event is tried again */
 #define WORKER_NICE (-10)
@@ -186,6 +187,7 @@ static uint64_t time_to_wait(struct worker *w)
 		until = MIN(until, w->now + RETRY_EVERY);
 	until = MIN(until, w->images_due);
 	until = MIN(until, ahead_serve(w));
+	until = MIN(until, traces_due(w));
 	TAILQ_FOREACH(g, &w->groups, link)
 		if (!TAILQ_EMPTY(&g->tasks))
 			until = MIN(until, g->next_sample);
@@ -222,7 +224,9 @@ static void *worker_main(void *argument)
 		serve_tasks(w);
 		serve_groups(w);
 		images_serve(w);
+		traces_serve(w);
 	}
+	traces_close(w);
 	uring_done(&w->uring);
 	return NULL;
 }
@@ -236,6 +240,7 @@ int worker_start(struct worker *w, struct pager *pager, unsigned index)
 	TAILQ_INIT(&w->work);
 	w->poll.moment = pager->config.busy_poll_us * 1000ull;
 	TAILQ_INIT(&w->ahead);
+	LIST_INIT(&w->traces);
 	images_init(w);
 	STAILQ_INIT(&w->mail);
 	pthread_mutex_init(&w->mail_lock, NULL);

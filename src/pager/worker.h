@@ -43,6 +43,7 @@ struct worker {
 	TAILQ_HEAD(, group) groups;
 	TAILQ_HEAD(work_list, task) work; /* tasks with messages or completions to look at */
 	unsigned n_retries;               /* faults on tasks' retry lists */
+	LIST_HEAD(, trace) traces;
 	unsigned n_snapshots;             /* snapshots that nobody will call when they can go on */
 	uint64_t now;                     /* ns, of this pass */
 	struct poll poll;
@@ -101,14 +102,17 @@ struct pager_group {
 
 /* ---- notices.c ---- */
 void pager_notify_snapshot(struct task *task, const struct pager_snapshot_stat *stat, int error);
+void pager_notify_trace(struct pager *pager, const struct pager_trace_stat *stat, int error);
 void pager_notify(struct task *task, enum pager_notice_kind kind, uint64_t address, uint64_t value);
 /* The same, when it concerns nobody in particular. */
 void pager_notify_all(struct pager *pager, enum pager_notice_kind kind, uint64_t value);
 
+/* ---- mail.c ---- */
+struct task *worker_task(struct worker *worker, pager_task_id id); /* NULL: none, or it has ended */
+
 /* ---- pager.c ---- */
 /* The index of the worker that has the task, or -ESRCH. Waits for workers; not for them to call. */
 int pager_find_worker(struct pager *pager, pager_task_id id);
-struct task *worker_task(struct worker *worker, pager_task_id id); /* NULL: none, or it has ended */
 static inline bool pager_may(const struct worker *w, enum pager_feature feature)
 {
 	return w->pager->config.features & feature;
@@ -147,6 +151,8 @@ void gate_watch(struct task *task);
 void task_messages(struct task *task); /* reads and applies all that wait */
 void event_drop_word(struct task *task, struct leaf *leaf, unsigned index);
 void event_discard(struct task *task, uint64_t start, uint64_t end); /* the range reads as zeros */
+/* Is a REMOVE of this range the agent's, who has emptied its window? */
+bool event_is_ours(const struct task *task, uint64_t start, uint64_t end);
 void limbo_purge(struct task *task); /* if no event can claim anything any more */
 void limbo_clear(struct task *task);
 
@@ -164,6 +170,7 @@ struct fault {
 	const bool write, protect; /* protect: a write to a protected page */
 	const bool by_agent;       /* must not wait for room: the room comes through it */
 	const bool overrun;        /* let it through above the limit: nothing can leave */
+	const bool again;          /* it has waited */
 	const uint32_t ptid;       /* the thread, in its own pid namespace; 0: not known */
 	/* the decisions */
 	word_t word;

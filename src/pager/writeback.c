@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/util.h"
-#include "pager/worker.h"
+#include "pager/trace.h"
 
 struct write {
 	struct tier_io io;
@@ -61,6 +61,8 @@ static void write_done(struct tier_io *io, int error)
 	struct task *t = write->task;
 	struct slot slot = t->frames.records[write->first_frame].slot;
 
+	trace(t, TRACE_WRITTEN, .pages = io->n, .how = slot.tier, .a = slot.index,
+	      .b = (uint64_t)-error);
 	if (error) {
 		pager_notify(t, PAGER_NOTICE_IO_ERROR,
 			     t->frames.records[write->first_frame].address, (uint64_t)-error);
@@ -92,6 +94,7 @@ static void write_start(struct write *write, struct slot slot)
 	write->io.slot = slot.index;
 	write->io.write = true;
 	write->io.finished = write_done;
+	trace(t, TRACE_WRITE, .pages = write->io.n, .how = slot.tier, .a = slot.index);
 	tier_submit(tier_of(t->worker, slot.tier), &write->io);
 }
 
@@ -193,9 +196,12 @@ void writeback_command(struct task *t, const struct command *c)
 	bool write[EXCHANGE_BATCH] = {false};
 	uint32_t n_wanted = 0;
 
-	for (uint32_t i = 0; i < c->n_runs; i++)
+	for (uint32_t i = 0; i < c->n_runs; i++) {
+		trace(t, TRACE_COPIED, .address = c->runs[i].address, .pages = c->runs[i].pages,
+		      .a = c->number);
 		/* Writers that were blocked by the protection come back as missing faults. */
 		uffd_wake(t->uffd, c->runs[i].address, pages_to_bytes(c->runs[i].pages));
+	}
 	for (uint32_t i = 0; i < c->n_pages; i++) {
 		struct frame *record = &t->frames.records[c->first_frame + i];
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The torture client under `upager run`: run.py --memory SIZE [--config JSON] [--snapshots] --
+"""The torture client under `upager run`: run.py --memory SIZE [--config JSON] [--snapshots] [--trace] --
 TORTURE-OPTIONS
 
 Besides the client's own verdict: pages must have left, every message must have one outcome, and
@@ -14,12 +14,14 @@ import random
 import signal
 import statistics
 import sys
+import tempfile
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "behaviour"))
 
 import harness
 import snapshot_file
+import trace_file
 
 SWAP = {"path": "swap", "size": "4G"}
 EVERY = 0.3  # seconds
@@ -67,12 +69,25 @@ class Snapshots:
             f"{statistics.median(self.stalls):.1f} ms, {max(self.stalls):.1f} at most")
 
 
+def check_trace(path, counters):
+  """Of every fault the end, and as many as were counted; unless the disk was too slow for it."""
+  trace = trace_file.Trace(path)
+  size = os.path.getsize(path)
+  os.unlink(path)
+  if not trace.dropped:
+    trace.complete()
+    trace.agrees(counters)
+  return (f"{trace.records} records of {size / trace.records:.1f} bytes, {trace.dropped} dropped, "
+          f"{trace.counts['fault']} faults, {statistics.median(trace.latencies) / 1000:.0f} us each")
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--memory", required=True)
   parser.add_argument("--config", type=json.loads, default={})
   parser.add_argument("--evicts", action="store_true", help="it is wrong if no page leaves")
   parser.add_argument("--snapshots", action="store_true", help="take some all the time")
+  parser.add_argument("--trace", action="store_true", help="record all of it")
   parser.add_argument("--timeout", type=float, default=100000)
   parser.add_argument("options", nargs="*")
   arguments = parser.parse_args()
@@ -87,7 +102,14 @@ def main():
 
 
 def torture_under(torture, config, arguments):
-  with harness.Run([torture, *arguments.options], memory=arguments.memory, config=config) as run:
+  with tempfile.TemporaryDirectory(prefix="upt-", dir="/var/tmp") as folder:
+    return torture_traced(torture, config, arguments, os.path.join(folder, "trace"))
+
+
+def torture_traced(torture, config, arguments, path):
+  options = ("--trace", path) if arguments.trace else ()
+  with harness.Run([torture, *arguments.options], memory=arguments.memory, config=config,
+                   options=options) as run:
     snapshots = Snapshots(run) if arguments.snapshots else None
     try:
       run.wait(arguments.timeout)
@@ -100,6 +122,8 @@ def torture_under(torture, config, arguments):
       elif arguments.evicts:
         run.evicted()
       run.balanced()
+      if arguments.trace:
+        print(check_trace(path, run.counters()))
       run.leave_nothing()
     except harness.Failed as reason:
       print(reason)

@@ -17,7 +17,7 @@
 struct pager_group {
 	LIST_ENTRY(pager_group) entry;
 	struct pager *pager;
-	uint64_t limit;
+	uint64_t limit, trace; /* trace: its id; 0 = none */
 };
 
 struct fake_entry {
@@ -176,6 +176,7 @@ void pager_group_free(struct pager_group *group)
 		return;
 	if (pager_group_tasks(group, NULL, 0))
 		abort(); /* the contract: the group has no tasks */
+	fake_pager_trace_ends(group, 0);
 	LIST_REMOVE(group, entry);
 	free(group);
 	n_groups--;
@@ -340,6 +341,39 @@ void fake_pager_snapshot_ends(struct pager *pager, pager_task_id id, int error)
 						      .stall_ns = 5000},
 				 });
 	entry->task.snapshot = 0;
+}
+
+int pager_trace(struct pager_group *group, int fd, uint64_t *ret_id)
+{
+	close(fd);
+	if (group->trace)
+		return -EBUSY;
+	*ret_id = group->trace = ++group->pager->last_id;
+	return 0;
+}
+
+void pager_trace_end(struct pager *pager, uint64_t id)
+{
+	struct pager_group *group;
+
+	LIST_FOREACH (group, &pager->groups, entry)
+		if (group->trace == id)
+			fake_pager_trace_ends(group, 0);
+}
+
+void fake_pager_trace_ends(struct pager_group *group, int error)
+{
+	if (!group->trace)
+		return;
+	fake_pager_notice(group->pager, &(struct pager_notice){
+						.kind = PAGER_NOTICE_TRACE,
+						.value = (uint64_t)error,
+						.trace = {.id = group->trace,
+							  .records = 7,
+							  .dropped = 2,
+							  .bytes = 99},
+					});
+	group->trace = 0;
 }
 
 void pager_detach(struct pager *pager, pager_task_id id)

@@ -14,6 +14,9 @@ void fake_pager_notice(struct pager *pager, const struct pager_notice *notice);
 
 void fake_pager_snapshot_ends(struct pager *pager, pager_task_id id, int error);
 
+/* The group's trace ends; nothing if it has none. */
+void fake_pager_trace_ends(struct pager_group *group, int error);
+
 struct fake_task {
 	pager_task_id id, parent;
 	struct pager_group *group;

@@ -8,6 +8,8 @@
 #include "log.h"
 #include "monitor.h"
 #include "registry.h"
+#include "snapshots.h"
+#include "traces.h"
 #include "varlink.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -24,6 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct pager_config config = {0};
 	struct registry registry;
 	struct monitors monitors;
+	struct snapshots snapshots;
+	struct traces traces;
 	struct control control;
 	struct caller caller = {&control, 1000, 1};
 	struct varlink link;
@@ -38,6 +42,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	monitors_init(&monitors, &loop, &registry);
 	control.registry = &registry;
 	control.monitors = &monitors;
+	control.snapshots = &snapshots;
+	control.traces = &traces;
+	snapshots_init(&snapshots, control.pager);
+	traces_init(&traces, control.pager);
 	varlink_init(&link, &control_service, on_send, &caller);
 	if (varlink_feed(&link, (const char *)data, half) == 0)
 		varlink_feed(&link, (const char *)data + half, size - half);

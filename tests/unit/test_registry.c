@@ -9,6 +9,7 @@
 #include "monitor.h"
 #include "registry.h"
 #include "snapshots.h"
+#include "traces.h"
 #include "sys/pidfd.h"
 
 #define LONG_NAME "01234567890123456789012345678901234567890123456789012345678901234"
@@ -18,6 +19,7 @@ static struct pager *pager;
 static struct registry registry;
 static struct monitors monitors;
 static struct snapshots snapshots;
+static struct traces traces;
 static struct notices notices;
 static unsigned n_ended;
 static const char owner = 'o', other = 'p';
@@ -38,7 +40,7 @@ static void setup(void)
 	registry.group_ended = on_ended;
 	registry.context = &n_ended;
 	monitors_init(&monitors, NULL, &registry);
-	notices = (struct notices){pager, &registry, &monitors, &snapshots};
+	notices = (struct notices){pager, &registry, &monitors, &snapshots, &traces};
 }
 
 static void teardown(void)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "snapshots.h"
+#include "traces.h"
 #include "clients.h"
 #include "failure.h"
 #include "listen.h"
@@ -24,6 +25,7 @@ static struct pager *pager;
 static struct registry registry;
 static struct monitors monitors;
 static struct snapshots snapshots;
+static struct traces traces;
 static struct notices notices;
 static struct clients clients;
 static struct sessions sessions;
@@ -41,7 +43,7 @@ static void setup(void)
 	cr_assert_eq(pager_new(&config, &pager, NULL), 0);
 	registry_init(&registry, pager);
 	monitors_init(&monitors, &loop, &registry);
-	notices = (struct notices){pager, &registry, &monitors, &snapshots};
+	notices = (struct notices){pager, &registry, &monitors, &snapshots, &traces};
 	clients = (struct clients){&loop, pager, &registry, &notices, &monitors};
 	sessions = (struct sessions){.loop = &loop, .clients = &clients, .give_up_s = 10};
 	cr_assert_eq(

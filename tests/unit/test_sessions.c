@@ -26,6 +26,7 @@
 #include "proto/session.h"
 #include "registry.h"
 #include "snapshots.h"
+#include "traces.h"
 #include "sessions.h"
 #include "sys/pidfd.h"
 
@@ -33,6 +34,7 @@ static struct pager *pager;
 static struct registry registry;
 static struct monitors monitors;
 static struct snapshots snapshots;
+static struct traces traces;
 static struct notices notices;
 static struct clients clients;
 static struct sessions sessions;
@@ -61,7 +63,7 @@ static void setup(void)
 	registry_init(&registry, pager);
 	registry.group_ended = on_ended;
 	monitors_init(&monitors, &loop, &registry);
-	notices = (struct notices){pager, &registry, &monitors, &snapshots};
+	notices = (struct notices){pager, &registry, &monitors, &snapshots, &traces};
 	clients = (struct clients){&loop, pager, &registry, &notices, &monitors};
 	sessions = (struct sessions){.loop = &loop, .clients = &clients, .give_up_s = 10};
 	cr_assert_eq(
