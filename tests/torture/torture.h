@@ -213,6 +213,7 @@ void streams_make(void);
 void shared_verify(struct actor *a, unsigned owner);
 void blocks_verify(struct actor *a);
 #define ALL_KINDS ((1u << R_KINDS) - 1)
+#define PARTS	  (1u << R_NORMAL)
 
 /* ops_process.c */
 void children_reap(struct actor *a, bool wait);
