@@ -11,9 +11,11 @@
 
 #include "base/util.h"
 #include "pager/file.h"
+#include "sys/pagemap.h"
 
 #define PIECE    32u /* pages of one read */
 #define ATTEMPTS 3u
+#define AHEAD    512u /* pages that are mapped at once */
 
 struct image_waiter {
 	STAILQ_ENTRY(image_waiter) link;
@@ -59,6 +61,21 @@ static enum fault_result refused(struct fault *f, uint64_t page, ssize_t r)
 	return fill_refused(t, f->address, r);
 }
 
+/* How many of n pages are no guards? CONTINUE would replace one. (A child without hello has no
+ * pagemap: there only what was touched is mapped, which was none.) */
+static uint32_t unguarded(const struct task *t, uint64_t address, uint32_t n)
+{
+	bool guards[AHEAD];
+	uint32_t i = 0;
+
+	n = MIN(n, AHEAD);
+	if (t->pagemap < 0 || pagemap_guards(t->pagemap, address, n, guards) < 0)
+		return 1;
+	while (i < n && !guards[i])
+		i++;
+	return i;
+}
+
 /* Maps n pages, or the one that becomes dirty. */
 static enum fault_result map_pages(struct fault *f, uint32_t n, uint64_t *ret_bytes)
 {
@@ -68,6 +85,12 @@ static enum fault_result map_pages(struct fault *f, uint32_t n, uint64_t *ret_by
 	bool dirties = f->write && m->shared;
 	ssize_t r;
 
+	n = unguarded(t, f->address, dirties ? 1 : n);
+	if (!n) { /* since it was touched: whoever did so meets the guard */
+		uffd_wake(t->uffd, f->address, PAGE_SIZE);
+		count(&t->counters, race);
+		return FAULT_DONE;
+	}
 	if (dirties)
 		n = image_dirty(m->image, page);
 	else
@@ -228,7 +251,8 @@ static void map_ahead(struct image_read *read)
 				   (uint32_t)bytes_to_pages(MIN(end, m->end) - at));
 		if (!n)
 			return;
-		r = uffd_continue(t->uffd, at, pages_to_bytes(n), m->shared);
+		n = unguarded(t, at, n);
+		r = n ? uffd_continue(t->uffd, at, pages_to_bytes(n), m->shared) : 0;
 		if (r < 0 && uffd_classify(r) != UFFD_EXISTS)
 			return;
 		if (r > 0)
