@@ -105,8 +105,7 @@ static bool run_sync(struct image_call *call, struct task *t)
 {
 	int r = -ENOMEM; /* as msync(2) where nothing is mapped */
 
-	if (t->mappings.used)
-		images_learn(t, call->start, call->end, NULL);
+	images_learn_gaps(t, call->start, call->end);
 	atomic_store(&call->pending, 1);
 	for (size_t i = 0; i < t->mappings.n; i++) {
 		const struct mapping *m = &t->mappings.list[i];
@@ -162,6 +161,7 @@ static bool run_advise(struct image_call *call, struct task *t)
 {
 	bool file = false;
 
+	images_learn_gaps(t, call->start, call->end);
 	for (size_t i = 0; i < t->mappings.n; i++) {
 		struct mapping *m = &t->mappings.list[i];
 
