@@ -112,7 +112,8 @@ static bool run_sync(struct image_call *call, struct task *t)
 
 		if (m->start >= call->end || m->end <= call->start)
 			continue;
-		r = m->shared ? sync_mapping(call, t, m) : 0;
+		/* A private one, too: it may stand for a shared one that cannot be written to. */
+		r = sync_mapping(call, t, m);
 		if (r < 0)
 			break;
 	}
