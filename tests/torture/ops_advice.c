@@ -35,7 +35,7 @@ static int op_dontneed(struct actor *a)
 		return -1;
 	check(a, madvise(addr_of(r, start), n * r->stride, MADV_DONTNEED) == 0);
 	for (unsigned i = start; i < start + n; i++) {
-		page_set(page_of(r, i), 0);
+		page_discard(page_of(r, i));
 		if (chance(a, 8) && !(page_of(r, i)->flags & P_UNREADABLE))
 			page_verify(a, page_of(r, i), addr_of(r, i));
 	}
@@ -47,7 +47,8 @@ static int op_free(struct actor *a)
 	struct region *r;
 	unsigned start, n;
 
-	if (discard_run(a, DISCARD, &r, &start, &n) || !run_without(r, start, n, P_LOCKED))
+	if (discard_run(a, DISCARD, &r, &start, &n) || !run_without(r, start, n, P_LOCKED) ||
+	    !run_anonymous(r, start, n))
 		return -1;
 	check(a, madvise(addr_of(r, start), n * r->stride, MADV_FREE) == 0);
 	for (unsigned i = start; i < start + n; i++)
@@ -83,8 +84,9 @@ static int op_remove(struct actor *a)
 
 	if (!r || !run_pick(a, r, 64, &start, &n) || !run_without(r, start, n, P_LOCKED))
 		return -1;
-	errno = 0; /* anonymous memory has nothing to remove from */
-	check(a, madvise(addr_of(r, start), n * r->stride, MADV_REMOVE) != 0 && errno == EINVAL);
+	errno = 0; /* private memory has nothing to remove from */
+	check(a, madvise(addr_of(r, start), n * r->stride, MADV_REMOVE) != 0 &&
+			 (errno == EINVAL || page_of(r, start)->file));
 	return 0;
 }
 
@@ -95,7 +97,7 @@ static int op_dontfork(struct actor *a)
 
 	if (!r || !run_pick(a, r, 64, &start, &n))
 		return -1;
-	flag = chance(a, 2) ? P_DONTFORK : P_WIPE;
+	flag = chance(a, 2) || !run_anonymous(r, start, n) ? P_DONTFORK : P_WIPE;
 	set = !(page_of(r, start)->flags & flag);
 	check(a, madvise(addr_of(r, start), n * PAGE,
 			 flag == P_DONTFORK ? (set ? MADV_DONTFORK : MADV_DOFORK)
@@ -131,7 +133,7 @@ static int op_populate(struct actor *a)
 	bool writes = chance(a, 2);
 
 	if (!r || !run_pick(a, r, 64, &start, &n) ||
-	    !run_without(r, start, n, P_UNWRITABLE | P_LOCKED))
+	    !run_without(r, start, n, P_UNWRITABLE | P_LOCKED | (writes ? P_FILE : 0)))
 		return -1;
 	if (madvise(addr_of(r, start), n * PAGE,
 		    writes ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) != 0)
@@ -157,7 +159,7 @@ static int op_guard(struct actor *a)
 		return -1;
 	}
 	for (unsigned i = start; i < start + n; i++) {
-		page_set(page_of(r, i), 0);
+		page_discard(page_of(r, i));
 		page_of(r, i)->flags |= P_GUARD;
 	}
 	/* A stream up to the guard, which readahead must leave alone. */

@@ -11,7 +11,7 @@
 
 /* Memory that is being registered may be in two parts for a moment, and mremap fails across the seam:
  * the difference that the README admits. It must not last. */
-static void *remap(void *from, size_t old_size, size_t new_size, int flags, ...)
+void *remap(void *from, size_t old_size, size_t new_size, int flags, ...)
 {
 	va_list rest;
 	void *to, *p;
@@ -93,10 +93,8 @@ static int op_hole(struct actor *a)
 	if (!r || !run_pick(a, r, chance(a, 8) ? 128 : 16, &start, &n))
 		return -1;
 	check(a, munmap(addr_of(r, start), n * PAGE) == 0);
-	for (unsigned i = start; i < start + n; i++) {
-		page_set(page_of(r, i), 0);
-		page_of(r, i)->flags = P_ABSENT;
-	}
+	for (unsigned i = start; i < start + n; i++)
+		page_anew(page_of(r, i), P_ABSENT);
 	return 0;
 }
 
@@ -126,7 +124,7 @@ static int op_refill(struct actor *a)
 		return -1;
 	}
 	for (unsigned i = start; i < start + n; i++)
-		page_of(r, i)->flags = 0;
+		page_anew(page_of(r, i), 0);
 	run_tag(a, r, start, n);
 	page_modify(a, page_of(r, start), addr_of(r, start));
 	return 0;
@@ -142,8 +140,7 @@ static int op_fixed(struct actor *a)
 	check(a, mmap(addr_of(r, start), n * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == addr_of(r, start));
 	for (unsigned i = start; i < start + n; i++) {
-		page_set(page_of(r, i), 0);
-		page_of(r, i)->flags = 0;
+		page_anew(page_of(r, i), 0);
 		if (chance(a, 4))
 			page_modify(a, page_of(r, i), addr_of(r, i));
 	}
@@ -156,6 +153,7 @@ static int op_resize(struct actor *a)
 {
 	struct region *r = region_pick(a, 1u << R_WHOLE);
 	unsigned pages, old;
+	uint32_t file;
 	void *p;
 
 	if (!r)
@@ -165,12 +163,18 @@ static int op_resize(struct actor *a)
 		pages = r->pages + 1 + pick(a, 32);
 	if (pages > W->capacity || a->mapped - r->pages + pages > W->budget)
 		return -1;
+	file = page_of(r, 0)->file;
+	if (file && (pages > file_left(file) || !private_room(a, pages)))
+		return -1;
 	log_range(a, r->addr, r->pages * PAGE);
 	p = remap((void *)r->addr, r->pages * PAGE, pages * PAGE, MREMAP_MAYMOVE);
 	check(a, p != MAP_FAILED);
 	log_target(a, (uint64_t)p);
-	for (unsigned i = r->pages; i < pages; i++) /* what grows is like the rest, and empty */
-		*page_of(r, i) = (struct page){.flags = page_of(r, 0)->flags & (P_RO | P_NONE)};
+	for (unsigned i = r->pages; i < pages; i++) { /* what grows is like the rest, and empty */
+		*page_of(r, i) = (struct page){.flags = page_of(r, 0)->flags & (P_RO | P_NONE),
+					       .file = file ? file + i : 0};
+		page_discard(page_of(r, i));
+	}
 	old = r->pages;
 	a->mapped += pages - (uint64_t)r->pages;
 	r->addr = (uint64_t)p;
@@ -215,7 +219,8 @@ static int op_dontunmap(struct actor *a)
 	for (unsigned i = 0; i < REGIONS; i++)
 		if (a->regions[i].kind == R_FREE)
 			other = &a->regions[i];
-	if (!r || !other || a->mapped + r->pages > W->budget)
+	if (!r || !other || a->mapped + r->pages > W->budget ||
+	    (page_of(r, 0)->file && !private_room(a, r->pages)))
 		return -1;
 	log_range(a, r->addr, r->pages * PAGE);
 	p = remap((void *)r->addr, r->pages * PAGE, r->pages * PAGE,
@@ -228,7 +233,7 @@ static int op_dontunmap(struct actor *a)
 	memcpy(page_of(other, 0), page_of(r, 0), r->pages * sizeof(struct page));
 	other->addr = (uint64_t)p;
 	for (unsigned i = 0; i < r->pages; i++) { /* guards went with the pages */
-		page_set(page_of(r, i), 0);
+		page_discard(page_of(r, i));
 		page_of(r, i)->flags &= ~(unsigned)P_GUARD;
 	}
 	a->mapped += r->pages;
@@ -256,8 +261,7 @@ static int op_move_over(struct actor *a)
 	check(a, p == addr_of(to, at));
 	for (unsigned i = 0; i < n; i++) {
 		*page_of(to, at + i) = *page_of(r, start + i);
-		page_set(page_of(r, start + i), 0);
-		page_of(r, start + i)->flags = P_ABSENT;
+		page_anew(page_of(r, start + i), P_ABSENT);
 	}
 	run_tag(a, to, at, n);
 	return 0;
@@ -318,7 +322,7 @@ static int op_lock(struct actor *a)
 	unsigned start, n, locked = 0;
 
 	if (!r || !run_pick(a, r, 16, &start, &n) ||
-	    !run_without(r, start, n, P_UNREADABLE | P_LOCKED | P_RO))
+	    !run_without(r, start, n, P_UNREADABLE | P_LOCKED | P_RO | P_FILE)) /* it would copy */
 		return -1;
 	for (unsigned i = 0; i < r->pages; i++)
 		locked += page_of(r, i)->flags & P_LOCKED ? 1 : 0;
