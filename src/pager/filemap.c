@@ -31,6 +31,8 @@ struct image_read {
 	struct image *image;
 	uint64_t first; /* page */
 	uint32_t n, attempts, bytes_done;
+	int result; /* while it is delayed */
+	struct __kernel_timespec after;
 	char *bounce;
 	struct task *starter; /* gets all pages, at `address`, touched or not */
 	uint64_t address;
@@ -326,10 +328,8 @@ static bool injected(struct pager *p)
 	return every && atomic_fetch_add(&p->image_reads, 1) % every == every - 1;
 }
 
-static void read_done(struct completion *completion, int result)
+static void read_result(struct image_read *read, int result)
 {
-	struct image_read *read = container_of(completion, struct image_read, completion);
-
 	if (result > 0 && injected(read->worker->pager))
 		result = -EIO;
 	if (result > 0) {
@@ -357,6 +357,33 @@ static void read_done(struct completion *completion, int result)
 		set_tags(read, IMAGE_ABSENT);
 		read_end(read, read->n == 1 ? result : 0);
 	}
+}
+
+/* Where a test wants that, a read ends later than it does. */
+static void read_done(struct completion *completion, int result);
+
+static void delayed(struct completion *completion, int result)
+{
+	struct image_read *read = container_of(completion, struct image_read, completion);
+
+	(void)result;
+	completion->done = read_done;
+	read_result(read, read->result);
+}
+
+static void read_done(struct completion *completion, int result)
+{
+	struct image_read *read = container_of(completion, struct image_read, completion);
+	unsigned delay_us = read->worker->pager->config.image_delay_us;
+
+	read->result = result;
+	read->after.tv_sec = delay_us / 1000000;
+	read->after.tv_nsec = delay_us % 1000000 * 1000;
+	completion->done = delayed;
+	if (delay_us && uring_timeout(&read->worker->uring, &read->after, completion) == 0)
+		return;
+	completion->done = read_done;
+	read_result(read, result);
 }
 
 /* Begins to read absent pages from `page` on, at most `max`; returns how many. */
