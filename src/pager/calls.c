@@ -36,20 +36,35 @@ static void answer(struct image_call *call, int result)
 
 /* ---- a new mapping ---- */
 
+/* Nobody has the image mapped but for this call, whose mapping may have been met already. */
+static bool is_first(const struct image_call *call, const struct task *t)
+{
+	unsigned mine = 0;
+
+	for (size_t i = 0; i < t->mappings.n; i++) {
+		const struct mapping *m = &t->mappings.list[i];
+
+		mine += m->image == call->image && m->start >= call->start && m->end <= call->end;
+	}
+	return atomic_load(&call->image->mapped) == mine;
+}
+
 /* What was mapped there before is history: commands posted against it are void. */
 static bool run_map(struct image_call *call, struct task *t)
 {
 	const struct mapping like = {.unit = call->unit};
+	bool first = is_first(call, t);
 	int r;
 
 	if (!t->features.files) {
 		answer(call, -EOPNOTSUPP);
 		return true;
 	}
-	if (!gate_take(t))
+	/* While nobody had it mapped the file may have been written to by other ways: what was read
+	 * before, or is still being read for who had it, does not count. */
+	if ((first && atomic_load(&call->image->reads)) || !gate_take(t))
 		return false;
-	/* While nobody had it mapped the file may have been written to by other ways. */
-	if (!atomic_load(&call->image->mapped))
+	if (first)
 		reclaim_range(call->image, 0, image_n_pages(call->image));
 	r = uffd_register_file(t->uffd, call->start, call->end - call->start);
 	if (r == 0 && !images_learn(t, call->start, call->end, &like))

@@ -279,6 +279,7 @@ static void read_end(struct image_read *read, int error)
 		map_ahead(read);
 	read->starter->under_way--;
 	worker_queue(read->starter);
+	atomic_fetch_sub(&read->image->reads, 1);
 	image_put(read->image);
 	free(read);
 }
@@ -416,6 +417,7 @@ static uint32_t read_pages(const struct fault *f, uint64_t page, uint32_t max)
 		STAILQ_INIT(&read->waiters);
 		if (read_submit(read) == 0) {
 			image_get(image);
+			atomic_fetch_add(&image->reads, 1);
 			f->task->under_way++;
 			count_add(&f->task->counters, pages_in, n);
 			TAILQ_INSERT_TAIL(&w->reads, read, link);

@@ -1,12 +1,18 @@
 /* Files: the address space changes, memory is short, the program dies. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "files.h"
 
+#define DELAY_US 200000 /* image_delay_us of mapped_again_while_read */
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #define MADV_GUARD_REMOVE 103
@@ -286,6 +292,27 @@ static void mapped_again(void)
 	}
 }
 
+static void *will_need(void *at)
+{
+	madvise(at, PAGE, MADV_POPULATE_READ); /* the page is unmapped before it is there */
+	return NULL;
+}
+
+/* The same, while a page is still being read for the mapping that was there before. */
+static void mapped_again_while_read(void)
+{
+	char page[PAGE], *at = map_part(UPAGER_PRIVATE, PROT_READ, 0, 1, 0);
+	pthread_t thread;
+
+	must(pthread_create(&thread, NULL, will_need, at) == 0);
+	usleep(DELAY_US / 4);
+	ok(upager_unmap(pager, at, PAGE), "upager_unmap");
+	page_fill(page, 3);
+	must(pwrite(file, page, PAGE, 0) == PAGE);
+	page_check(map_part(UPAGER_PRIVATE, PROT_READ, 0, 1, 0), 3);
+	must(pthread_join(thread, NULL) == 0);
+}
+
 static void arguments(void)
 {
 	int read_only = open(getenv("FILES_PATH"), O_RDONLY | O_CLOEXEC), folder = open("/", O_RDONLY | O_CLOEXEC);
@@ -366,7 +393,7 @@ const struct behaviour space_files[] = {
 #define X(name) {#name, name}
 	X(fork_keeps_mappings), X(mremap_moves_and_grows), X(munmap_of_a_part),
 	X(truncated_under_a_mapping), X(smaller_than_the_file), X(advice),
-	X(advice_after_growth), X(sync_of_a_reader), X(guards_stay), X(arguments), X(mapped_again),
+	X(advice_after_growth), X(sync_of_a_reader), X(guards_stay), X(arguments), X(mapped_again), X(mapped_again_while_read),
 	X(limit_holds), X(synced), X(written), X(golden), {NULL, NULL},
 #undef X
 };
