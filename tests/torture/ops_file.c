@@ -421,6 +421,8 @@ static void own_truncate(struct actor *a, struct own *o)
 {
 	unsigned pages = 1 + pick(a, o->pages - 1);
 
+	/* A write that is under way would make it longer again. */
+	file_sync(a, o->shared, o->pages * PAGE);
 	check(a, ftruncate(o->fd, (off_t)(pages * PAGE)) == 0);
 	page_modify(a, &o->shadow[0], (uint64_t *)o->shared);
 	file_sync(a, o->shared, o->pages * PAGE);
