@@ -78,6 +78,7 @@ static int find_or_make(struct pager *p, int file, const struct file_identity *i
 		image_get(image);
 		image->owner = (unsigned)(atomic_fetch_add(&p->next_id, 1) % p->n_workers);
 		LIST_INSERT_HEAD(&p->images, image, link);
+		images_kick(&p->workers[image->owner]); /* it may have had none, and sleep */
 	}
 	*ret = image;
 	return 0;
