@@ -381,7 +381,7 @@ static bool own_map(struct actor *a, struct own *o)
 	o->shared = file_map(a, o->fd, 0, o->pages * PAGE, FILE_SHARED);
 	o->private = o->shared ? file_map(a, o->fd, 0, o->pages * PAGE, FILE_PRIVATE) : NULL;
 	for (unsigned i = 0; i < o->pages; i++)
-		o->copies[i].flags = P_FREED; /* of which it has none: the flag is not used otherwise */
+		o->copies[i].flags = P_FILE;
 	return o->private;
 }
 
@@ -397,7 +397,7 @@ static void own_touch(struct actor *a, struct own *o, unsigned end)
 		unsigned i = pick(a, end);
 		uint64_t *shared = (uint64_t *)(o->shared + i * PAGE);
 		uint64_t *private = (uint64_t *)(o->private + i * PAGE);
-		bool copied = !(o->copies[i].flags & P_FREED);
+		bool copied = !(o->copies[i].flags & P_FILE);
 
 		page_verify(a, &o->shadow[i], shared);
 		page_verify(a, copied ? &o->copies[i] : &o->shadow[i], private);
