@@ -67,6 +67,9 @@ const struct conf_key conf_keys[] = {
 	.fallback = "5",
 	.meaning = "after how long what was written to a shared mapping of a file goes to the "
 		   "file, if nobody asks for it sooner"),
+    TOP(CONF_UINT, "image_delay_us", pager.image_delay_us, .min = 0, .max = 10000000,
+	.unit = "microseconds", .fallback = "0", .testing = true,
+	.meaning = "for tests: every read of a file ends so much later"),
     TOP(CONF_UINT, "image_error_every", pager.image_error_every, .min = 0, .max = 1000000000,
 	.unit = "", .fallback = "0", .testing = true,
 	.meaning = "for tests: every n-th read of a file fails with EIO; 0 = none"),

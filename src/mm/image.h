@@ -46,6 +46,7 @@ struct image {
 	LIST_ENTRY(image) link;       /* of the pager; guarded by its images lock */
 	_Atomic unsigned users;       /* mappings and calls; from 0 it rises only under that lock */
 	_Atomic unsigned mapped;      /* of these, mappings */
+	_Atomic unsigned reads;       /* of these, reads of the file that are under way */
 	unsigned owner;               /* index of the worker that writes it */
 	struct file_identity file_id; /* constant: who it is; its size as it was at first */
 	struct file_identity memory_id;

@@ -44,6 +44,16 @@ struct mapping *mappings_find(const struct mappings *m, uint64_t address)
 	return i < m->n && m->list[i].start <= address ? &m->list[i] : NULL;
 }
 
+void mappings_gap(const struct mappings *m, uint64_t address, uint64_t *start, uint64_t *end)
+{
+	size_t i = lower_bound(m, address);
+
+	if (i)
+		*start = MAX(*start, m->list[i - 1].end);
+	if (i < m->n)
+		*end = MIN(*end, m->list[i].start);
+}
+
 /* The part of a mapping that lies in [start, end). */
 static struct mapping part_of(const struct mapping *mapping, uint64_t start, uint64_t end)
 {

@@ -34,6 +34,8 @@ struct mappings {
 
 /* The mapping that covers the address, or NULL. */
 struct mapping *mappings_find(const struct mappings *mappings, uint64_t address);
+/* => none covers the address. Cuts [start, end) to what of it, around the address, none covers. */
+void mappings_gap(const struct mappings *mappings, uint64_t address, uint64_t *start, uint64_t *end);
 /* Adds one in place of whatever overlaps it, and takes another use of its image; nothing is done if
  * it is known already. -ENOMEM. */
 int mappings_add(struct mappings *mappings, const struct mapping *mapping);

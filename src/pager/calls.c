@@ -36,20 +36,35 @@ static void answer(struct image_call *call, int result)
 
 /* ---- a new mapping ---- */
 
+/* Nobody has the image mapped but for this call, whose mapping may have been met already. */
+static bool is_first(const struct image_call *call, const struct task *t)
+{
+	unsigned mine = 0;
+
+	for (size_t i = 0; i < t->mappings.n; i++) {
+		const struct mapping *m = &t->mappings.list[i];
+
+		mine += m->image == call->image && m->start >= call->start && m->end <= call->end;
+	}
+	return atomic_load(&call->image->mapped) == mine;
+}
+
 /* What was mapped there before is history: commands posted against it are void. */
 static bool run_map(struct image_call *call, struct task *t)
 {
 	const struct mapping like = {.unit = call->unit};
+	bool first = is_first(call, t);
 	int r;
 
 	if (!t->features.files) {
 		answer(call, -EOPNOTSUPP);
 		return true;
 	}
-	if (!gate_take(t))
+	/* While nobody had it mapped the file may have been written to by other ways: what was read
+	 * before, or is still being read for who had it, does not count. */
+	if ((first && atomic_load(&call->image->reads)) || !gate_take(t))
 		return false;
-	/* While nobody had it mapped the file may have been written to by other ways. */
-	if (!atomic_load(&call->image->mapped))
+	if (first)
 		reclaim_range(call->image, 0, image_n_pages(call->image));
 	r = uffd_register_file(t->uffd, call->start, call->end - call->start);
 	if (r == 0 && !images_learn(t, call->start, call->end, &like))
@@ -105,15 +120,15 @@ static bool run_sync(struct image_call *call, struct task *t)
 {
 	int r = -ENOMEM; /* as msync(2) where nothing is mapped */
 
-	if (t->mappings.used)
-		images_learn(t, call->start, call->end, NULL);
+	images_learn_gaps(t, call->start, call->end);
 	atomic_store(&call->pending, 1);
 	for (size_t i = 0; i < t->mappings.n; i++) {
 		const struct mapping *m = &t->mappings.list[i];
 
 		if (m->start >= call->end || m->end <= call->start)
 			continue;
-		r = m->shared ? sync_mapping(call, t, m) : 0;
+		/* A private one, too: it may stand for a shared one that cannot be written to. */
+		r = sync_mapping(call, t, m);
 		if (r < 0)
 			break;
 	}
@@ -162,6 +177,7 @@ static bool run_advise(struct image_call *call, struct task *t)
 {
 	bool file = false;
 
+	images_learn_gaps(t, call->start, call->end);
 	for (size_t i = 0; i < t->mappings.n; i++) {
 		struct mapping *m = &t->mappings.list[i];
 

@@ -12,6 +12,8 @@
 /* From now on what the task has mapped of images in the range is known; true: that is all of the
  * range. `like` (may be NULL) has the advice for it. */
 bool images_learn(struct task *task, uint64_t start, uint64_t end, const struct mapping *like);
+/* The same, where nothing is known of the range: a mapping has grown, and the rest of it is known. */
+void images_learn_gaps(struct task *task, uint64_t start, uint64_t end);
 /* The mapping of a fault, as far as anything of it is known or can be asked for. */
 struct mapping *images_find(struct task *task, uint64_t address);
 /* Events: what was known of the range may be wrong now. */

@@ -12,9 +12,11 @@
 #include "base/util.h"
 #include "pager/file.h"
 #include "pager/trace.h"
+#include "sys/pagemap.h"
 
 #define PIECE    32u /* pages of one read */
 #define ATTEMPTS 3u
+#define AHEAD    512u /* pages that are mapped at once */
 
 struct image_waiter {
 	STAILQ_ENTRY(image_waiter) link;
@@ -31,6 +33,8 @@ struct image_read {
 	struct image *image;
 	uint64_t first; /* page */
 	uint32_t n, attempts, bytes_done;
+	int result; /* while it is delayed */
+	struct __kernel_timespec after;
 	char *bounce;
 	struct task *starter; /* gets all pages, at `address`, touched or not */
 	uint64_t address;
@@ -61,6 +65,21 @@ static enum fault_result refused(struct fault *f, uint64_t page, ssize_t r)
 	return fill_refused(t, f->address, r);
 }
 
+/* How many of n pages are no guards? CONTINUE would replace one. (A child without hello has no
+ * pagemap: there only what was touched is mapped, which was none.) */
+static uint32_t unguarded(const struct task *t, uint64_t address, uint32_t n)
+{
+	bool guards[AHEAD];
+	uint32_t i = 0;
+
+	n = MIN(n, AHEAD);
+	if (t->pagemap < 0 || pagemap_guards(t->pagemap, address, n, guards) < 0)
+		return 1;
+	while (i < n && !guards[i])
+		i++;
+	return i;
+}
+
 /* Maps n pages, or the one that becomes dirty. */
 static enum fault_result map_pages(struct fault *f, uint32_t n, uint64_t *ret_bytes)
 {
@@ -70,6 +89,12 @@ static enum fault_result map_pages(struct fault *f, uint32_t n, uint64_t *ret_by
 	bool dirties = f->write && m->shared;
 	ssize_t r;
 
+	n = unguarded(t, f->address, dirties ? 1 : n);
+	if (!n) { /* since it was touched: whoever did so meets the guard */
+		uffd_wake(t->uffd, f->address, PAGE_SIZE);
+		count(&t->counters, race);
+		return FAULT_DONE;
+	}
 	if (dirties)
 		n = image_dirty(m->image, page);
 	else
@@ -232,7 +257,8 @@ static void map_ahead(struct image_read *read)
 				   (uint32_t)bytes_to_pages(MIN(end, m->end) - at));
 		if (!n)
 			return;
-		r = uffd_continue(t->uffd, at, pages_to_bytes(n), m->shared);
+		n = unguarded(t, at, n);
+		r = n ? uffd_continue(t->uffd, at, pages_to_bytes(n), m->shared) : 0;
 		if (r < 0 && uffd_classify(r) != UFFD_EXISTS)
 			return;
 		if (r > 0) {
@@ -265,6 +291,7 @@ static void read_end(struct image_read *read, int error)
 		map_ahead(read);
 	read->starter->under_way--;
 	worker_queue(read->starter);
+	atomic_fetch_sub(&read->image->reads, 1);
 	image_put(read->image);
 	free(read);
 }
@@ -314,10 +341,8 @@ static bool injected(struct pager *p)
 	return every && atomic_fetch_add(&p->image_reads, 1) % every == every - 1;
 }
 
-static void read_done(struct completion *completion, int result)
+static void read_result(struct image_read *read, int result)
 {
-	struct image_read *read = container_of(completion, struct image_read, completion);
-
 	if (result > 0 && injected(read->worker->pager))
 		result = -EIO;
 	if (result > 0) {
@@ -345,6 +370,33 @@ static void read_done(struct completion *completion, int result)
 		set_tags(read, IMAGE_ABSENT);
 		read_end(read, read->n == 1 ? result : 0);
 	}
+}
+
+/* Where a test wants that, a read ends later than it does. */
+static void read_done(struct completion *completion, int result);
+
+static void delayed(struct completion *completion, int result)
+{
+	struct image_read *read = container_of(completion, struct image_read, completion);
+
+	(void)result;
+	completion->done = read_done;
+	read_result(read, read->result);
+}
+
+static void read_done(struct completion *completion, int result)
+{
+	struct image_read *read = container_of(completion, struct image_read, completion);
+	unsigned delay_us = read->worker->pager->config.image_delay_us;
+
+	read->result = result;
+	read->after.tv_sec = delay_us / 1000000;
+	read->after.tv_nsec = delay_us % 1000000 * 1000;
+	completion->done = delayed;
+	if (delay_us && uring_timeout(&read->worker->uring, &read->after, completion) == 0)
+		return;
+	completion->done = read_done;
+	read_result(read, result);
 }
 
 /* Begins to read absent pages from `page` on, at most `max`; returns how many. */
@@ -377,6 +429,7 @@ static uint32_t read_pages(const struct fault *f, uint64_t page, uint32_t max)
 		STAILQ_INIT(&read->waiters);
 		if (read_submit(read) == 0) {
 			image_get(image);
+			atomic_fetch_add(&image->reads, 1);
 			f->task->under_way++;
 			count_add(&f->task->counters, pages_in, n);
 			trace(f->task, TRACE_READ, .address = read->address, .pages = n,

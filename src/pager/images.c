@@ -78,6 +78,7 @@ static int find_or_make(struct pager *p, int file, const struct file_identity *i
 		image_get(image);
 		image->owner = (unsigned)(atomic_fetch_add(&p->next_id, 1) % p->n_workers);
 		LIST_INSERT_HEAD(&p->images, image, link);
+		images_kick(&p->workers[image->owner]); /* it may have had none, and sleep */
 	}
 	*ret = image;
 	return 0;
@@ -212,6 +213,39 @@ bool images_learn(struct task *t, uint64_t start, uint64_t end, const struct map
 	return !gaps;
 }
 
+/* What of the VMA nothing is known of, around an address: it has grown, and is like the rest. */
+static void learn_gap(struct task *t, const struct procmaps_vma *vma, uint64_t address)
+{
+	uint64_t start = vma->start, end = vma->end;
+	const struct mapping *below;
+
+	mappings_gap(&t->mappings, address, &start, &end);
+	below = start > vma->start ? mappings_find(&t->mappings, start - PAGE_SIZE) : NULL;
+	learn_vma(t, vma, start, end, below);
+}
+
+void images_learn_gaps(struct task *t, uint64_t start, uint64_t end)
+{
+	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
+	struct procmaps_vma vma;
+
+	if (t->maps < 0 || !t->mappings.used)
+		return;
+	while (start < end) {
+		const struct mapping *known = mappings_find(&t->mappings, start);
+
+		if (known) {
+			start = known->end;
+			continue;
+		}
+		if (procmaps_above(t->maps, query, start, &vma) < 0 || vma.start >= end)
+			return;
+		learn_gap(t, &vma, MAX(start, vma.start));
+		known = mappings_find(&t->mappings, MAX(start, vma.start));
+		start = known ? known->end : vma.end;
+	}
+}
+
 struct mapping *images_find(struct task *t, uint64_t address)
 {
 	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
@@ -229,7 +263,7 @@ struct mapping *images_find(struct task *t, uint64_t address)
 		return NULL;
 	/* A mapping that has grown, or was moved by a call of which the event is still to come. */
 	if (t->maps >= 0 && procmaps_find(t->maps, query, address, &vma) == 0)
-		learn_vma(t, &vma, vma.start, vma.end, NULL);
+		learn_gap(t, &vma, address);
 	return mappings_find(&t->mappings, address);
 }
 

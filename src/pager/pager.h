@@ -56,6 +56,7 @@ struct pager_config {
 	unsigned pretend_nodes;   /* tests: so many memory nodes; 0 = those that there are */
 	uint64_t image_memory;    /* bytes that the pages of files may hold together */
 	unsigned writeback_s;     /* seconds after which a dirty page of a file is written */
+	unsigned image_delay_us;    /* tests: so much later a read of a file ends */
 	unsigned image_error_every; /* tests: every n-th read of a file fails with EIO; 0 = never */
 	const struct pager_swap *swaps;
 	size_t n_swaps;

@@ -10,6 +10,7 @@
 /* Documentation/admin-guide/mm/pagemap.rst */
 #define PAGEMAP_BIT_EXCLUSIVE (1ull << 56)
 #define PAGEMAP_BIT_UFFD_WP (1ull << 57)
+#define PAGEMAP_BIT_GUARD   (1ull << 58) /* Linux 6.15 */
 #define PAGEMAP_BIT_SWAP    (1ull << 62)
 #define PAGEMAP_BIT_PRESENT (1ull << 63)
 
@@ -172,6 +173,11 @@ static int have_bits(int pagemap, uint64_t address, size_t n, uint64_t bits, boo
 int pagemap_protected(int pagemap, uint64_t address, size_t n, bool *ret)
 {
 	return have_bits(pagemap, address, n, PAGEMAP_BIT_UFFD_WP, ret);
+}
+
+int pagemap_guards(int pagemap, uint64_t address, size_t n, bool *ret)
+{
+	return have_bits(pagemap, address, n, PAGEMAP_BIT_GUARD, ret);
 }
 
 int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret)

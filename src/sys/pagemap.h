@@ -39,6 +39,10 @@ int pagemap_is(int pagemap, uint64_t address, enum pagemap_want want);
 /* Which of the n pages from `address` on are write-protected by us (or marked)? n ≤ 512. 0 or -errno. */
 int pagemap_protected(int pagemap, uint64_t address, size_t n, bool *ret);
 
+/* Which of the n pages from `address` on are guards (MADV_GUARD_INSTALL)? n ≤ 512. 0 or -errno. A kernel
+ * that does not tell has none in files, and refuses to fill those of anonymous memory. */
+int pagemap_guards(int pagemap, uint64_t address, size_t n, bool *ret);
+
 /* Which of the n pages from `address` on are mapped by this process alone (as far as the kernel
  * knows: an upper bound)? ret[i] is set for each; n ≤ 512. 0 or -errno. */
 int pagemap_exclusive(int pagemap, uint64_t address, size_t n, bool *ret);

@@ -172,7 +172,7 @@ void await(pid_t pid)
 		wrong("a child ended with %#x", status);
 }
 
-static const struct behaviour *const lists[] = {row_files, space_files, storm_files};
+static const struct behaviour *const lists[] = {row_files, space_files};
 
 int main(int argc, char **argv)
 {

@@ -25,4 +25,4 @@ bool write_fails(volatile char *at); /* the same for a write */
 /* Runs in a forked child, which must end well. */
 void in_child(void (*run)(char *at), char *at);
 
-extern const struct behaviour row_files[], space_files[], storm_files[];
+extern const struct behaviour row_files[], space_files[];

@@ -1,11 +1,22 @@
 /* Files: the address space changes, memory is short, the program dies. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "files.h"
+
+#define DELAY_US 200000 /* image_delay_us of mapped_again_while_read */
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
 
 /* ---- address space ---- */
 
@@ -170,6 +181,77 @@ static void advice(void)
 	ok(upager_unmap(pager, anonymous, size), "upager_unmap");
 }
 
+/* mremap tells the daemon of moves, not of growth: it is asked for, and is like the rest. */
+static void advice_after_growth(void)
+{
+	size_t half = pages() / 2;
+	char *at = map_part(UPAGER_PRIVATE, PROT_READ | PROT_WRITE, 0, half, 0);
+
+	at = mremap(at, half * PAGE, (pages() - 1) * PAGE, MREMAP_MAYMOVE);
+	must(at != MAP_FAILED);
+	ok(upager_advise(pager, at + half * PAGE, PAGE, UPAGER_SEQUENTIAL), "SEQUENTIAL");
+	page_check(at + half * PAGE, SALT + half);
+	must(figures().image_resident > 64 * PAGE);
+	ok(upager_advise(pager, at, pages() * PAGE, UPAGER_COLD), "COLD");
+	at = mremap(at, (pages() - 1) * PAGE, pages() * PAGE, MREMAP_MAYMOVE);
+	must(at != MAP_FAILED);
+	ok(upager_advise(pager, at + (pages() - 1) * PAGE, PAGE, UPAGER_RANDOM), "RANDOM");
+	page_check(at + half * PAGE, SALT + half);
+	must(figures().image_resident > 64 * PAGE);
+}
+
+/* One that was opened for reading only is private inside: its sync writes what others have stored. */
+static void sync_of_a_reader(void)
+{
+	int read_only = open(getenv("FILES_PATH"), O_RDONLY | O_CLOEXEC);
+	char *writer = map_whole(UPAGER_SHARED);
+	void *reader;
+
+	ok(upager_map_file(pager, read_only, 0, 2 * PAGE, UPAGER_SHARED, PROT_READ, 0, &reader), "map");
+	page_fill(writer + PAGE, 3);
+	page_check((char *)reader + PAGE, 3);
+	ok(upager_sync(pager, reader, 2 * PAGE), "upager_sync");
+	check_file(1, 3);
+}
+
+static bool is_guard(const char *at)
+{
+	int ends[2];
+	bool refused;
+
+	must(pipe(ends) == 0);
+	refused = write(ends[1], at, 1) < 0 && errno == EFAULT;
+	close(ends[0]);
+	close(ends[1]);
+	return refused;
+}
+
+/* Neither what is read ahead nor what is there already, and mapped with what is touched, comes where
+ * a guard is. */
+static void guards_stay(void)
+{
+	char *at = map_whole(UPAGER_PRIVATE), *other = map_whole(UPAGER_SHARED);
+
+	for (size_t i = 5; i < pages(); i += 10)
+		if (madvise(at + i * PAGE, PAGE, MADV_GUARD_INSTALL) ||
+		    madvise(other + i * PAGE, PAGE, MADV_GUARD_INSTALL)) {
+			must(errno == EINVAL);
+			fprintf(stderr, "no guards in files before Linux 6.15\n");
+			_exit(77);
+		}
+	for (size_t i = 0; i < pages(); i++)
+		if (i % 10 != 5)
+			page_check(at + i * PAGE, SALT + i);
+	for (size_t i = 0; i < pages(); i++)
+		if (i % 10 != 5)
+			page_check(other + i * PAGE, SALT + i);
+	for (size_t i = 5; i < pages(); i += 10) {
+		must(is_guard(at + i * PAGE) && is_guard(other + i * PAGE));
+		must(madvise(at + i * PAGE, PAGE, MADV_GUARD_REMOVE) == 0);
+		page_check(at + i * PAGE, SALT + i);
+	}
+}
+
 /* A limit that upager_open() has set ($FILES_MEMORY). On a busy machine the first look at a program
  * that has just been attached may come late. */
 static void limit_holds(void)
@@ -208,6 +290,27 @@ static void mapped_again(void)
 		page_fill(page, round + 1);
 		must(pwrite(file, page, PAGE, 0) == PAGE);
 	}
+}
+
+static void *will_need(void *at)
+{
+	madvise(at, PAGE, MADV_POPULATE_READ); /* the page is unmapped before it is there */
+	return NULL;
+}
+
+/* The same, while a page is still being read for the mapping that was there before. */
+static void mapped_again_while_read(void)
+{
+	char page[PAGE], *at = map_part(UPAGER_PRIVATE, PROT_READ, 0, 1, 0);
+	pthread_t thread;
+
+	must(pthread_create(&thread, NULL, will_need, at) == 0);
+	usleep(DELAY_US / 4);
+	ok(upager_unmap(pager, at, PAGE), "upager_unmap");
+	page_fill(page, 3);
+	must(pwrite(file, page, PAGE, 0) == PAGE);
+	page_check(map_part(UPAGER_PRIVATE, PROT_READ, 0, 1, 0), 3);
+	must(pthread_join(thread, NULL) == 0);
 }
 
 static void arguments(void)
@@ -289,7 +392,8 @@ static void golden(void)
 const struct behaviour space_files[] = {
 #define X(name) {#name, name}
 	X(fork_keeps_mappings), X(mremap_moves_and_grows), X(munmap_of_a_part),
-	X(truncated_under_a_mapping), X(smaller_than_the_file), X(advice), X(arguments), X(mapped_again),
+	X(truncated_under_a_mapping), X(smaller_than_the_file), X(advice),
+	X(advice_after_growth), X(sync_of_a_reader), X(guards_stay), X(arguments), X(mapped_again), X(mapped_again_while_read),
 	X(limit_holds), X(synced), X(written), X(golden), {NULL, NULL},
 #undef X
 };

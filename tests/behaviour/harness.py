@@ -369,6 +369,17 @@ def upager(*arguments, run, timeout=30):
                         capture_output=True, text=True, timeout=timeout * SLOW)
 
 
+def injected(folder):
+  """=> a daemon that lets calls fail, or wait, when the program says so (tests/tree/inject.h)."""
+  library = os.path.join(BUILD, "tests", "tree", "libupager-inject.so")
+  daemon = os.environ.get("UPAGERD") or os.path.join(BUILD, "daemon", "upagerd")
+  path = os.path.join(folder, "upagerd")
+  with open(path, "w") as file:
+    file.write(f"#!/bin/sh\nUPAGER_INJECT=$TMPDIR/inject LD_PRELOAD={library} exec {daemon} \"$@\"\n")
+  os.chmod(path, 0o755)
+  return path
+
+
 def behave(name, mib=64, **kwargs):
   return Run([BEHAVE, name, mib], **kwargs)
 

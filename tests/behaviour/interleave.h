@@ -100,7 +100,8 @@ struct interleaving {
 	const char *name;
 	void (*run)(void);
 };
-extern const struct interleaving agent_interleavings[], event_interleavings[], fill_interleavings[];
+extern const struct interleaving agent_interleavings[], event_interleavings[], fill_interleavings[],
+	space_interleavings[];
 
 /* The whole of main(): runs the one that is named, or lists them. begin (may be NULL) is called
  * before it. */

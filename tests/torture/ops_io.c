@@ -26,7 +26,7 @@ struct tools {
 
 static __thread struct tools tools;
 
-static int file_open(struct actor *a, int flags)
+int temporary_file(struct actor *a, int flags)
 {
 	char path[256];
 	int fd = open(W->dir, O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
@@ -54,7 +54,7 @@ static struct tools *tools_get(struct actor *a)
 	}
 	memset(t, 0, sizeof *t);
 	t->pid = getpid();
-	t->file = file_open(a, 0);
+	t->file = temporary_file(a, 0);
 	check(a, t->file >= 0);
 	check(a, ftruncate(t->file, FILE_PAGES * PAGE) == 0);
 	t->direct = -1;
@@ -82,7 +82,7 @@ static int two_runs(struct actor *a, unsigned max, struct region **from, unsigne
 		return -1;
 	*at = pick(a, (*to)->pages - *n + 1);
 	log_target(a, (uint64_t)addr_of(*to, *at));
-	if (!run_without(*from, *start, *n, P_UNREADABLE | P_FREED) ||
+	if (!run_without(*from, *start, *n, P_UNREADABLE | P_FREED | P_FILE) ||
 	    !run_without(*to, *at, *n, P_UNWRITABLE))
 		return -1;
 	return *from == *to && *at < *start + *n && *start < *at + *n ? -1 : 0;
@@ -150,7 +150,7 @@ static int op_vmsplice(struct actor *a)
 	if (from->kind != R_PIN && chance(a, 2) && run_without(from, start, n, P_LOCKED)) {
 		check(a, madvise(iov.iov_base, n * PAGE, MADV_DONTNEED) == 0);
 		for (unsigned i = start; i < start + n; i++)
-			page_set(page_of(from, i), 0);
+			page_discard(page_of(from, i));
 	}
 	for (unsigned k = pick(a, 4); k-- > 0;)
 		run_verify(a, from, start, n);
@@ -202,7 +202,7 @@ static int op_file(struct actor *a)
 		return -1;
 	at = pick(a, FILE_PAGES - n);
 	if (chance(a, 2)) {
-		if (!run_without(r, start, n, P_UNREADABLE | P_FREED))
+		if (!run_without(r, start, n, P_UNREADABLE | P_FREED | P_FILE))
 			return -1;
 		check(a, pwrite(fd, addr_of(r, start), n * PAGE, (off_t)(at * PAGE)) ==
 				 (ssize_t)(n * PAGE));

@@ -1,4 +1,4 @@
-/* mmap, munmap, mremap, mprotect, mlock and madvise on regions of one's own. */
+/* mmap, munmap, mremap, mprotect, mlock and brk on regions of one's own. */
 #include "torture.h"
 
 #include <errno.h>
@@ -7,14 +7,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PARTS     (1u << R_NORMAL)
-#define MOVABLE   (1u << R_WHOLE | 1u << R_SPARSE | 1u << R_HUGE)
-#define DISCARD   (ALL_KINDS & ~(1u << R_PIN))
-#define POPULATED (1u << R_NORMAL | 1u << R_WHOLE | 1u << R_HUGE | 1u << R_DOWN | 1u << R_BRK)
+#define MOVABLE (1u << R_WHOLE | 1u << R_SPARSE | 1u << R_HUGE)
 
 /* Memory that is being registered may be in two parts for a moment, and mremap fails across the seam:
  * the difference that the README admits. It must not last. */
-static void *remap(void *from, size_t old_size, size_t new_size, int flags, ...)
+void *remap(void *from, size_t old_size, size_t new_size, int flags, ...)
 {
 	va_list rest;
 	void *to, *p;
@@ -96,10 +93,8 @@ static int op_hole(struct actor *a)
 	if (!r || !run_pick(a, r, chance(a, 8) ? 128 : 16, &start, &n))
 		return -1;
 	check(a, munmap(addr_of(r, start), n * PAGE) == 0);
-	for (unsigned i = start; i < start + n; i++) {
-		page_set(page_of(r, i), 0);
-		page_of(r, i)->flags = P_ABSENT;
-	}
+	for (unsigned i = start; i < start + n; i++)
+		page_anew(page_of(r, i), P_ABSENT);
 	return 0;
 }
 
@@ -129,7 +124,7 @@ static int op_refill(struct actor *a)
 		return -1;
 	}
 	for (unsigned i = start; i < start + n; i++)
-		page_of(r, i)->flags = 0;
+		page_anew(page_of(r, i), 0);
 	run_tag(a, r, start, n);
 	page_modify(a, page_of(r, start), addr_of(r, start));
 	return 0;
@@ -145,8 +140,7 @@ static int op_fixed(struct actor *a)
 	check(a, mmap(addr_of(r, start), n * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == addr_of(r, start));
 	for (unsigned i = start; i < start + n; i++) {
-		page_set(page_of(r, i), 0);
-		page_of(r, i)->flags = 0;
+		page_anew(page_of(r, i), 0);
 		if (chance(a, 4))
 			page_modify(a, page_of(r, i), addr_of(r, i));
 	}
@@ -159,6 +153,7 @@ static int op_resize(struct actor *a)
 {
 	struct region *r = region_pick(a, 1u << R_WHOLE);
 	unsigned pages, old;
+	uint32_t file;
 	void *p;
 
 	if (!r)
@@ -168,12 +163,18 @@ static int op_resize(struct actor *a)
 		pages = r->pages + 1 + pick(a, 32);
 	if (pages > W->capacity || a->mapped - r->pages + pages > W->budget)
 		return -1;
+	file = page_of(r, 0)->file;
+	if (file && (pages > file_left(file) || !private_room(a, pages)))
+		return -1;
 	log_range(a, r->addr, r->pages * PAGE);
 	p = remap((void *)r->addr, r->pages * PAGE, pages * PAGE, MREMAP_MAYMOVE);
 	check(a, p != MAP_FAILED);
 	log_target(a, (uint64_t)p);
-	for (unsigned i = r->pages; i < pages; i++) /* what grows is like the rest, and empty */
-		*page_of(r, i) = (struct page){.flags = page_of(r, 0)->flags & (P_RO | P_NONE)};
+	for (unsigned i = r->pages; i < pages; i++) { /* what grows is like the rest, and empty */
+		*page_of(r, i) = (struct page){.flags = page_of(r, 0)->flags & (P_RO | P_NONE),
+					       .file = file ? file + i : 0};
+		page_discard(page_of(r, i));
+	}
 	old = r->pages;
 	a->mapped += pages - (uint64_t)r->pages;
 	r->addr = (uint64_t)p;
@@ -218,7 +219,8 @@ static int op_dontunmap(struct actor *a)
 	for (unsigned i = 0; i < REGIONS; i++)
 		if (a->regions[i].kind == R_FREE)
 			other = &a->regions[i];
-	if (!r || !other || a->mapped + r->pages > W->budget)
+	if (!r || !other || a->mapped + r->pages > W->budget ||
+	    (page_of(r, 0)->file && !private_room(a, r->pages)))
 		return -1;
 	log_range(a, r->addr, r->pages * PAGE);
 	p = remap((void *)r->addr, r->pages * PAGE, r->pages * PAGE,
@@ -231,7 +233,7 @@ static int op_dontunmap(struct actor *a)
 	memcpy(page_of(other, 0), page_of(r, 0), r->pages * sizeof(struct page));
 	other->addr = (uint64_t)p;
 	for (unsigned i = 0; i < r->pages; i++) { /* guards went with the pages */
-		page_set(page_of(r, i), 0);
+		page_discard(page_of(r, i));
 		page_of(r, i)->flags &= ~(unsigned)P_GUARD;
 	}
 	a->mapped += r->pages;
@@ -259,8 +261,7 @@ static int op_move_over(struct actor *a)
 	check(a, p == addr_of(to, at));
 	for (unsigned i = 0; i < n; i++) {
 		*page_of(to, at + i) = *page_of(r, start + i);
-		page_set(page_of(r, start + i), 0);
-		page_of(r, start + i)->flags = P_ABSENT;
+		page_anew(page_of(r, start + i), P_ABSENT);
 	}
 	run_tag(a, to, at, n);
 	return 0;
@@ -321,7 +322,7 @@ static int op_lock(struct actor *a)
 	unsigned start, n, locked = 0;
 
 	if (!r || !run_pick(a, r, 16, &start, &n) ||
-	    !run_without(r, start, n, P_UNREADABLE | P_LOCKED | P_RO))
+	    !run_without(r, start, n, P_UNREADABLE | P_LOCKED | P_RO | P_FILE)) /* it would copy */
 		return -1;
 	for (unsigned i = 0; i < r->pages; i++)
 		locked += page_of(r, i)->flags & P_LOCKED ? 1 : 0;
@@ -428,211 +429,5 @@ struct op ops_map[] = {
 	{"lock", 1, 0, op_lock},
 	{"unlock", 2, 0, op_unlock},
 	{"brk", 4, OP_ALONE, op_brk},
-	{0},
-};
-
-/* madvise */
-
-static int discard_run(struct actor *a, unsigned kinds, struct region **r, unsigned *start,
-		       unsigned *n)
-{
-	*r = region_pick(a, kinds);
-	if (!*r)
-		return -1;
-	if (chance(a, 100)) { /* all of it */
-		*start = 0;
-		*n = (*r)->pages;
-		log_range(a, (*r)->addr, *n * (*r)->stride);
-		return run_without(*r, 0, *n, P_ABSENT) ? 0 : -1;
-	}
-	/* Mostly little: what is discarded has to be written again before it can be evicted. */
-	return run_pick(a, *r, chance(a, 8) ? 256 : 16, start, n) ? 0 : -1;
-}
-
-static int op_dontneed(struct actor *a)
-{
-	struct region *r;
-	unsigned start, n;
-
-	if (discard_run(a, DISCARD, &r, &start, &n))
-		return -1;
-	if (!run_without(r, start, n, P_LOCKED))
-		return -1;
-	check(a, madvise(addr_of(r, start), n * r->stride, MADV_DONTNEED) == 0);
-	for (unsigned i = start; i < start + n; i++) {
-		page_set(page_of(r, i), 0);
-		if (chance(a, 8) && !(page_of(r, i)->flags & P_UNREADABLE))
-			page_verify(a, page_of(r, i), addr_of(r, i));
-	}
-	return 0;
-}
-
-static int op_free(struct actor *a)
-{
-	struct region *r;
-	unsigned start, n;
-
-	if (discard_run(a, DISCARD, &r, &start, &n) || !run_without(r, start, n, P_LOCKED))
-		return -1;
-	check(a, madvise(addr_of(r, start), n * r->stride, MADV_FREE) == 0);
-	for (unsigned i = start; i < start + n; i++)
-		page_of(r, i)->flags |= P_FREED;
-	return 0;
-}
-
-/* Advice that changes no byte. */
-static int op_advise(struct actor *a)
-{
-	static const int advices[] = {MADV_NORMAL, MADV_SEQUENTIAL, MADV_RANDOM,
-				      MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT};
-	int advice = advices[pick(a, 6)];
-	struct region *r = region_pick(a, advice == MADV_NORMAL || advice == MADV_SEQUENTIAL ||
-						  advice == MADV_RANDOM
-					      ? PARTS
-					      : ALL_KINDS);
-	unsigned start, n;
-
-	if (!r || !run_pick(a, r, 256, &start, &n) || !run_without(r, start, n, P_LOCKED))
-		return -1;
-	if (madvise(addr_of(r, start), n * r->stride, advice) != 0)
-		check(a, errno == EBADF || errno == EINVAL);
-	if (r->kind == R_NORMAL)
-		run_split(a, r, start, n);
-	return 0;
-}
-
-static int op_remove(struct actor *a)
-{
-	struct region *r = region_pick(a, ALL_KINDS);
-	unsigned start, n;
-
-	if (!r || !run_pick(a, r, 64, &start, &n) || !run_without(r, start, n, P_LOCKED))
-		return -1;
-	errno = 0; /* anonymous memory has nothing to remove from */
-	check(a, madvise(addr_of(r, start), n * r->stride, MADV_REMOVE) != 0 && errno == EINVAL);
-	return 0;
-}
-
-static int op_dontfork(struct actor *a)
-{
-	struct region *r = region_pick(a, PARTS);
-	unsigned start, n, flag, set;
-
-	if (!r || !run_pick(a, r, 64, &start, &n))
-		return -1;
-	flag = chance(a, 2) ? P_DONTFORK : P_WIPE;
-	set = !(page_of(r, start)->flags & flag);
-	check(a, madvise(addr_of(r, start), n * PAGE,
-			 flag == P_DONTFORK ? (set ? MADV_DONTFORK : MADV_DOFORK)
-					    : (set ? MADV_WIPEONFORK : MADV_KEEPONFORK)) == 0);
-	for (unsigned i = start; i < start + n; i++)
-		page_of(r, i)->flags = (page_of(r, i)->flags & ~flag) | (set ? flag : 0);
-	run_split(a, r, start, n);
-	return 0;
-}
-
-static int op_hugepage(struct actor *a)
-{
-	struct region *r = region_pick(a, PARTS | 1u << R_HUGE);
-	unsigned start = 0, n;
-	int advice = chance(a, 2) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
-
-	if (!r)
-		return -1;
-	n = r->pages;
-	if (r->kind == R_NORMAL && !run_pick(a, r, 1024, &start, &n))
-		return -1;
-	if (madvise(addr_of(r, start), n * PAGE, advice) != 0)
-		check(a, errno == EINVAL);
-	if (r->kind == R_NORMAL)
-		run_split(a, r, start, n);
-	return 0;
-}
-
-static int op_populate(struct actor *a)
-{
-	struct region *r = region_pick(a, POPULATED);
-	unsigned start, n;
-	bool writes = chance(a, 2);
-
-	if (!r || !run_pick(a, r, 64, &start, &n) ||
-	    !run_without(r, start, n, P_UNWRITABLE | P_LOCKED))
-		return -1;
-	if (madvise(addr_of(r, start), n * PAGE,
-		    writes ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) != 0)
-		check(a, errno == EINVAL && !writes); /* not in this kernel */
-	for (unsigned i = start; i < start + n; i++)
-		page_verify(a, page_of(r, i), addr_of(r, i));
-	return 0;
-}
-
-/* Guard pages: what was there is gone, and access is refused until they are removed. */
-static int op_guard(struct actor *a)
-{
-	static bool unknown;
-	struct region *r = region_pick(a, PARTS | 1u << R_WHOLE);
-	unsigned start, n;
-
-	if (unknown || !r || !run_pick(a, r, 8, &start, &n) ||
-	    !run_without(r, start, n, P_LOCKED | P_NONE | P_RO | P_GUARD))
-		return -1;
-	if (madvise(addr_of(r, start), n * PAGE, MADV_GUARD_INSTALL) != 0) {
-		check(a, errno == EINVAL);
-		unknown = true;
-		return -1;
-	}
-	for (unsigned i = start; i < start + n; i++) {
-		page_set(page_of(r, i), 0);
-		page_of(r, i)->flags |= P_GUARD;
-	}
-	/* A stream up to the guard, which readahead must leave alone. */
-	for (unsigned i = start > 16 ? start - 16 : 0; i < start; i++)
-		if (!(page_of(r, i)->flags & P_UNREADABLE))
-			page_verify(a, page_of(r, i), addr_of(r, i));
-	return 0;
-}
-
-static int op_unguard(struct actor *a)
-{
-	struct region *r = region_pick(a, PARTS | 1u << R_WHOLE);
-	unsigned start = 0, n = 0;
-	int pipes[2];
-
-	if (!r)
-		return -1;
-	while (start < r->pages && !(page_of(r, start)->flags & P_GUARD))
-		start++;
-	while (start + n < r->pages && page_of(r, start + n)->flags & P_GUARD &&
-	       !(page_of(r, start + n)->flags & (P_ABSENT | P_LOCKED)))
-		n++;
-	if (n == 0)
-		return -1;
-	log_range(a, (uint64_t)addr_of(r, start), n * PAGE);
-	check(a, pipe(pipes) == 0);
-	errno = 0;
-	if (write(pipes[1], addr_of(r, start + pick(a, n)), 8) != -1 || errno != EFAULT)
-		fail(a, "a guard page in %p, %u pages, could be read: %m",
-		     (void *)addr_of(r, start), n);
-	close(pipes[0]);
-	close(pipes[1]);
-	check(a, madvise(addr_of(r, start), n * PAGE, MADV_GUARD_REMOVE) == 0);
-	for (unsigned i = start; i < start + n; i++) {
-		page_of(r, i)->flags &= ~(unsigned)P_GUARD;
-		if (!(page_of(r, i)->flags & P_UNREADABLE))
-			page_verify(a, page_of(r, i), addr_of(r, i));
-	}
-	return 0;
-}
-
-struct op ops_advice[] = {
-	{"dontneed", 14, 0, op_dontneed},
-	{"free", 6, 0, op_free},
-	{"advise", 6, 0, op_advise},
-	{"remove", 2, 0, op_remove},
-	{"dontfork", 2, 0, op_dontfork},
-	{"hugepage", 1, 0, op_hugepage},
-	{"populate", 5, 0, op_populate},
-	{"guard", 4, 0, op_guard},
-	{"unguard", 4, 0, op_unguard},
 	{0},
 };

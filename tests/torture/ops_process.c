@@ -26,6 +26,7 @@ static __thread pid_t children_of;
 static void child_ended(struct actor *a, struct child *c, int status)
 {
 	__atomic_sub_fetch(&root->alive, 1, __ATOMIC_RELAXED);
+	file_forsaken(c->pid);
 	if (c->to_kill && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
 		status = 0;
 	if (WIFEXITED(status) && WEXITSTATUS(status) != 0 && root->failed)
@@ -76,13 +77,14 @@ static void shadow_after_fork(struct actor *a)
 				continue;
 			p->flags &= ~(unsigned)P_LOCKED; /* locks are not inherited */
 			if (p->flags & P_DONTFORK) {
-				*p = (struct page){.flags = P_ABSENT, .before = p->content};
+				page_anew(p, P_ABSENT);
 			} else if (p->flags & P_WIPE) {
 				page_set(p, 0);
 				p->flags &= ~(unsigned)P_GUARD;
 			}
 		}
 	}
+	views_after_fork(a);
 }
 
 static uint64_t milliseconds(void)

@@ -102,7 +102,21 @@ void page_set(struct page *p, uint64_t content)
 {
 	p->before = p->content;
 	p->content = content;
-	p->flags &= ~(uint32_t)P_FREED;
+	p->flags &= ~(uint32_t)(P_FREED | P_FILE | P_TORN);
+}
+
+void page_discard(struct page *p)
+{
+	page_set(p, 0);
+	if (p->file)
+		p->flags |= P_FILE;
+}
+
+void page_anew(struct page *p, uint32_t flags)
+{
+	page_set(p, 0);
+	p->flags = flags;
+	p->file = 0;
 }
 
 void page_write(struct actor *a, struct page *p, uint64_t *at)
@@ -126,13 +140,12 @@ void page_write(struct actor *a, struct page *p, uint64_t *at)
 	page_set(p, content);
 }
 
-/* Changes a word. */
-void page_modify(struct actor *a, struct page *p, uint64_t *at)
+static void modify(struct actor *a, struct page *p, uint64_t *at)
 {
 	unsigned changes = p->content >> 4 & 255;
 	uint64_t number = p->content >> 12;
 
-	if (changes == 200 || p->flags & P_FREED) {
+	if (changes == 200 || p->flags & (P_FREED | P_FILE | P_TORN)) {
 		page_write(a, p, at);
 		return;
 	}
@@ -141,6 +154,18 @@ void page_modify(struct actor *a, struct page *p, uint64_t *at)
 	changes++;
 	((volatile uint64_t *)at)[change_place(number, changes)] = change_value(number, changes);
 	page_set(p, number << 12 | changes << 4 | (p->content & 15));
+}
+
+/* Changes a word. The first change of a page of a private mapping copies what the file has then. */
+void page_modify(struct actor *a, struct page *p, uint64_t *at)
+{
+	bool copies = p->flags & P_FILE && file_claim(p->file);
+
+	if (copies && !(file_shadow(p->file)->flags & P_TORN))
+		page_set(p, file_shadow(p->file)->content);
+	modify(a, p, at);
+	if (copies)
+		file_release(p->file, 1);
 }
 
 static bool all_zero(const uint64_t *at)
@@ -153,6 +178,15 @@ static bool all_zero(const uint64_t *at)
 void page_verify(struct actor *a, struct page *p, uint64_t *at)
 {
 	beat(a);
+	if (p->flags & P_FILE) {
+		if (file_claim(p->file)) {
+			page_verify(a, file_shadow(p->file), at);
+			file_release(p->file, 1);
+		}
+		return;
+	}
+	if (p->flags & P_TORN)
+		return;
 	root->totals[a->index].verified++;
 	content_make(p->content, a->expect);
 	if (memcmp(at, a->expect, PAGE) == 0)

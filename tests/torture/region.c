@@ -10,11 +10,19 @@ unsigned verify_one_in = 1;
 #define TIB  (1ull << 40)
 #define ZONE 0x100000000000ull /* nobody else maps here: for MAP_GROWSDOWN */
 
-static struct region *slot_free(struct actor *a)
+struct region *region_slot(struct actor *a, unsigned pages)
 {
-	for (unsigned i = 0; i < REGIONS; i++)
-		if (a->regions[i].kind == R_FREE)
-			return &a->regions[i];
+	for (unsigned i = 0; i < REGIONS && pages <= W->capacity && a->mapped + pages <= W->budget; i++) {
+		struct region *r = &a->regions[i];
+
+		if (r->kind != R_FREE)
+			continue;
+		r->first = (uint64_t)(a->index * REGIONS + i) * W->capacity;
+		r->stride = PAGE;
+		r->pages = pages;
+		memset(page_of(r, 0), 0, W->capacity * sizeof(struct page));
+		return r;
+	}
 	return NULL;
 }
 
@@ -64,11 +72,11 @@ void region_fill(struct actor *a, struct region *r, unsigned from)
 
 struct region *region_new(struct actor *a, enum region_kind kind)
 {
-	struct region *r = slot_free(a);
+	struct region *r = region_slot(a, 16);
 	uint64_t left = W->budget - a->mapped;
 	unsigned pages, slot;
 
-	if (!r || a->mapped + 16 > W->budget)
+	if (!r)
 		return NULL;
 	slot = (unsigned)(r - a->regions);
 	switch (pick(a, 4)) {
@@ -89,10 +97,7 @@ struct region *region_new(struct actor *a, enum region_kind kind)
 		pages = (unsigned)left;
 	if (pages > W->capacity || pages == 0 || (kind == R_HUGE && pages % 512))
 		return NULL;
-	r->first = (uint64_t)(a->index * REGIONS + slot) * W->capacity;
-	r->stride = PAGE;
 	r->pages = pages;
-	memset(page_of(r, 0), 0, W->capacity * sizeof(struct page));
 	switch (kind) {
 	case R_HUGE:
 		r->addr = map_huge(a, pages * PAGE);
@@ -123,8 +128,9 @@ struct region *region_new(struct actor *a, enum region_kind kind)
 			page_of(r, i)->flags = P_ABSENT;
 		break;
 	default:
-		r->addr = (uint64_t)map(a, hint(a), pages * PAGE,
-					chance(a, 4) ? MAP_NORESERVE : 0);
+		r->addr = (uint64_t)(chance(a, 8) ? anonymous_map(a, pages * PAGE)
+						  : map(a, hint(a), pages * PAGE,
+							chance(a, 4) ? MAP_NORESERVE : 0));
 	}
 	r->kind = kind;
 	a->mapped += r->pages;
@@ -199,6 +205,14 @@ bool run_without(const struct region *r, unsigned start, unsigned n, unsigned fl
 	return true;
 }
 
+bool run_anonymous(const struct region *r, unsigned start, unsigned n)
+{
+	for (unsigned i = start; i < start + n; i++)
+		if (page_of(r, i)->file)
+			return false;
+	return true;
+}
+
 bool run_one_vma(const struct region *r, unsigned start, unsigned n)
 {
 	const unsigned vma = P_RO | P_NONE | P_DONTFORK | P_WIPE | P_LOCKED | P_ABSENT;
@@ -263,6 +277,7 @@ void actor_verify(struct actor *a)
 		if (a->regions[i].kind != R_FREE)
 			region_verify(a, &a->regions[i]);
 	blocks_verify(a);
+	views_verify(a, a);
 }
 
 void world_verify(struct actor *a)
@@ -274,6 +289,7 @@ void world_verify(struct actor *a)
 			if (other->regions[i].kind != R_FREE)
 				region_verify(a, &other->regions[i]);
 		blocks_verify(other);
+		views_verify(a, other);
 		shared_verify(a, k);
 	}
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -203,8 +204,8 @@ _Noreturn void fail_page(struct actor *a, const struct page *p, const uint64_t *
 		    first, a->expect[first], found[first], different);
 	else
 		add(&t, "  the page read right when it was looked at again\n");
-	add(&t, "  content %#lx, before that %#lx, flags %#x; found: %s\n", p->content, p->before,
-	    p->flags,
+	add(&t, "  content %#lx, before that %#lx, flags %#x, page %u of the files; found: %s\n",
+	    p->content, p->before, p->flags, p->file,
 	    zero == WORDS                  ? "all zeros"
 	    : looks_like(p->before, found) ? "the content before"
 					   : "neither zeros nor the content before");
@@ -276,11 +277,27 @@ static _Noreturn void stalled(void)
 	end(2);
 }
 
+static __thread sigjmp_buf bus_back;
+static __thread volatile bool bus_expected;
+
+bool touch_fails(volatile uint64_t *at)
+{
+	bool fails = sigsetjmp(bus_back, 1);
+
+	bus_expected = !fails;
+	if (!fails)
+		*at;
+	bus_expected = false;
+	return fails;
+}
+
 static void on_crash(int signal, siginfo_t *info, void *context)
 {
 	struct text t = {0};
 
 	(void)context;
+	if (signal == SIGBUS && bus_expected)
+		siglongjmp(bus_back, 1);
 	first_or_wait();
 	add(&t, "torture: %s at %p (code %d), seed %lu, pid %d, depth %u\n",
 	    signal == SIGBUS ? "SIGBUS" : "SIGSEGV", info->si_addr, info->si_code, root->seed,

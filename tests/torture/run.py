@@ -93,7 +93,7 @@ def main():
   arguments = parser.parse_args()
   torture = os.environ.get("UPAGER_TORTURE") or os.path.join(harness.BUILD, "tests", "torture",
                                                              "torture")
-  config = {"swap": [SWAP], **arguments.config}
+  config = {"swap": [SWAP], "image_memory": "4M", "writeback_s": 1, **arguments.config}
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was borrowed is given back
   with contextlib.ExitStack() as stack:
     with contextlib.suppress(harness.Skip):  # without them it does without

@@ -19,7 +19,7 @@ static struct op *table[128];
 static unsigned n_ops, total_weight;
 
 static struct op *const lists[] = {ops_touch, ops_map,     ops_advice,
-				   ops_io,    ops_process, ops_shared, ops_huge};
+				   ops_io,    ops_process, ops_shared, ops_huge, ops_file};
 #define RARE 20 /* weights below fork's are of this many */
 
 const char *op_name(int op)
@@ -286,6 +286,7 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	signals_init();
 	streams_make();
+	files_make(&W->actor[0]);
 	if (!single)
 		watchdog_start();
 	alarm_arm();
@@ -313,6 +314,7 @@ int main(int argc, char **argv)
 			pthread_join(ids[i], NULL);
 	if (root->failed)
 		return root->failed == 3 ? 3 : 1;
+	files_end(&W->actor[0]);
 	report(started);
 	return 0;
 }

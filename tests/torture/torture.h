@@ -29,6 +29,10 @@
 #define ROM_PAGES 1024
 #define TALLY_PAGES 256
 #define SIGNAL_PAGES 64
+#define FILES        3    /* that are mapped; the last is never mapped shared */
+#define MAPPED_PAGES 1024 /* of each */
+#define FILE_COPIES  768  /* pages of private mappings of all actors: their copies stay resident */
+#define VIEWS        8    /* shared mappings of one actor */
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -51,6 +55,8 @@ enum page_flag {
 	P_DONTFORK = 1 << 5, /* absent in a child */
 	P_WIPE = 1 << 6,     /* zeros in a child */
 	P_LOCKED = 1 << 7,   /* mlock */
+	P_FILE = 1 << 8,     /* no copy yet: it holds what the file's page holds */
+	P_TORN = 1 << 9,     /* whoever wrote it was killed: it holds anything, until written */
 };
 #define P_UNREADABLE (P_GUARD | P_NONE | P_ABSENT)
 #define P_UNWRITABLE (P_UNREADABLE | P_RO)
@@ -61,7 +67,8 @@ struct page {
 	uint64_t content;
 	uint64_t before; /* the content before that, for the report only */
 	uint32_t flags;
-	uint32_t tag; /* pages of one tag lie in one VMA of the kernel */
+	uint32_t tag;  /* pages of one tag lie in one VMA of the kernel */
+	uint32_t file; /* what it is a private mapping of: FILE_PAGE(); 0: anonymous */
 };
 
 enum content_kind { CONTENT_ZERO, CONTENT_RANDOM, CONTENT_SAME, CONTENT_PATTERN, CONTENT_KINDS };
@@ -86,6 +93,18 @@ struct region {
 	uint64_t first;  /* its pages in world_pages() */
 };
 
+#define FILE_PAGE(number, page) (1 + (uint32_t)(number)*MAPPED_PAGES + (page))
+
+/* A part of a file that is mapped shared. What it holds is the files' shadow, which is one for all
+ * actors and processes: see files.c. */
+struct view {
+	uint64_t addr;
+	uint32_t pages; /* 0: free */
+	uint32_t file;  /* FILE_PAGE() of the first */
+	uint32_t flags; /* P_RO, P_NONE, P_DONTFORK */
+	bool fixed;     /* never writable: the descriptor was not */
+};
+
 struct block {
 	uint8_t *data;
 	uint64_t size, number;
@@ -106,6 +125,7 @@ struct actor {
 	uint32_t forks;
 	struct region regions[REGIONS];
 	struct block blocks[BLOCKS];
+	struct view views[VIEWS];
 	struct log_entry log[LOG];
 	uint64_t expect[WORDS]; /* scratch */
 };
@@ -174,7 +194,7 @@ struct op {
 #define OP_SHARED   4u /* needs the other actors' state to be true */
 #define OP_PROCESS  8u /* starts processes */
 extern struct op ops_touch[], ops_map[], ops_advice[], ops_io[], ops_process[], ops_shared[],
-	ops_huge[];
+	ops_huge[], ops_file[];
 
 /* page.c */
 uint64_t mix64(uint64_t x);
@@ -187,18 +207,23 @@ struct page *world_pages(struct world *w);
 struct page *page_of(const struct region *r, unsigned i);
 uint64_t *addr_of(const struct region *r, unsigned i);
 void page_set(struct page *p, uint64_t content); /* a whole page was written */
+void page_discard(struct page *p);               /* zeros, or what the file has */
+void page_anew(struct page *p, uint32_t flags);  /* other memory is there, or none */
 void page_write(struct actor *a, struct page *p, uint64_t *at);
 void page_modify(struct actor *a, struct page *p, uint64_t *at);
 void page_verify(struct actor *a, struct page *p, uint64_t *at);
 bool page_discardable(const struct page *p);
 
 /* region.c */
+/* A free one, its shadow empty; NULL: none is, or the actor has enough. */
+struct region *region_slot(struct actor *a, unsigned pages);
 struct region *region_new(struct actor *a, enum region_kind kind);
 void region_fill(struct actor *a, struct region *r, unsigned from);
 void region_free(struct actor *a, struct region *r);
 struct region *region_pick(struct actor *a, unsigned kinds); /* mask of 1 << kind, or NULL */
 bool run_pick(struct actor *a, struct region *r, unsigned max, unsigned *start, unsigned *n);
 bool run_without(const struct region *r, unsigned start, unsigned n, unsigned flags);
+bool run_anonymous(const struct region *r, unsigned start, unsigned n);
 bool run_one_vma(const struct region *r, unsigned start, unsigned n);
 /* The run has become one VMA, or part of one. */
 void run_tag(struct actor *a, struct region *r, unsigned start, unsigned n);
@@ -213,6 +238,39 @@ void streams_make(void);
 void shared_verify(struct actor *a, unsigned owner);
 void blocks_verify(struct actor *a);
 #define ALL_KINDS ((1u << R_KINDS) - 1)
+#define PARTS	  (1u << R_NORMAL)
+
+/* files.c: the files that are mapped, through the daemon or (without it) as ever */
+void files_make(struct actor *a);
+void files_end(struct actor *a); /* everything is in them */
+/* Until it is let go, nobody else looks at this page of a file or stores there. False: somebody
+ * does. A run: how many of n, from the first on. */
+bool file_claim(uint32_t file);
+unsigned file_claim_run(uint32_t file, unsigned n);
+void file_release(uint32_t file, unsigned n);
+void file_forsaken(pid_t pid); /* => the process has been killed */
+struct page *file_shadow(uint32_t file);
+unsigned file_left(uint32_t file); /* pages from it to the file's end */
+/* Those of the file itself against their shadows, which are claimed. */
+void file_compare(struct actor *a, uint32_t file, unsigned n);
+enum file_how { FILE_PRIVATE, FILE_SHARED, FILE_FIXED };
+/* NULL: this kernel's files cannot be served. */
+void *file_map(struct actor *a, int fd, uint64_t offset, uint64_t bytes, enum file_how how);
+void *file_map_pages(struct actor *a, uint32_t file, unsigned pages, enum file_how how);
+void file_unmap(struct actor *a, void *at, uint64_t bytes);
+void file_sync(struct actor *a, void *at, uint64_t bytes);
+/* mapped: a file is, in all of the range. */
+void file_advise(struct actor *a, void *at, uint64_t bytes, unsigned advice, bool mapped);
+void *anonymous_map(struct actor *a, uint64_t bytes);
+int temporary_file(struct actor *a, int flags);
+
+/* ops_map.c */
+void *remap(void *from, size_t old_size, size_t new_size, int flags, ...);
+
+/* ops_file.c */
+bool private_room(struct actor *a, unsigned more); /* for more pages that may be copied */
+void views_verify(struct actor *a, const struct actor *whose);
+void views_after_fork(struct actor *a);
 
 /* ops_process.c */
 void children_reap(struct actor *a, bool wait);
@@ -228,6 +286,7 @@ _Noreturn void fail(struct actor *a, const char *format, ...) __attribute__((for
 		if (!(condition))                                                                  \
 			fail(a, "%s:%d: %s: %m", __FILE__, __LINE__, #condition);                  \
 	} while (0)
+bool touch_fails(volatile uint64_t *at); /* with SIGBUS */
 void signals_init(void);
 void signals_thread(struct actor *a); /* an alternate stack for this thread */
 void watchdog_start(void);

@@ -1,5 +1,7 @@
-/* Preloaded into upagerd: lets chosen userfaultfd calls fail (inject.h). */
+/* Preloaded into upagerd: lets chosen userfaultfd calls fail, or wait (inject.h). */
 #include "inject.h"
+
+#include "sys/kernel.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -64,6 +66,37 @@ static bool fails(unsigned long request)
 	return false;
 }
 
+/* Called by the worker alone, of which there is one. */
+static void note(struct inject *inject, enum inject_call call, uint64_t address)
+{
+	uint32_t n = atomic_load(&inject->n_notes);
+
+	if (n == INJECT_NOTES || !atomic_load(&inject->held))
+		return;
+	inject->notes[n] = (struct inject_note){call, address};
+	atomic_store(&inject->n_notes, n + 1);
+}
+
+static void hold_or_note(unsigned long request, const void *argument)
+{
+	const struct uffdio_register *reg = argument;
+	const struct procmap_query *query = argument;
+	struct inject *inject = request == UFFDIO_REGISTER || request == PROCMAP_QUERY ? shared() : NULL;
+
+	if (!inject)
+		return;
+	if (request == PROCMAP_QUERY) {
+		note(inject, INJECT_QUERY, query->query_addr);
+		return;
+	}
+	note(inject, INJECT_REGISTER, reg->range.start);
+	if (atomic_load(&inject->hold) != reg->range.start)
+		return;
+	atomic_store(&inject->held, 1);
+	for (unsigned ms = 0; ms < 10000 && atomic_load(&inject->hold) == reg->range.start; ms++)
+		usleep(1000);
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
 	static int (*_Atomic real)(int, unsigned long, ...);
@@ -78,5 +111,6 @@ int ioctl(int fd, unsigned long request, ...)
 		next = (int (*)(int, unsigned long, ...))dlsym(RTLD_NEXT, "ioctl");
 		atomic_store(&real, next);
 	}
+	hold_or_note(request, argument);
 	return fails(request) ? -1 : next(fd, request, argument);
 }

@@ -14,6 +14,7 @@
 #include "mm/slots.h"
 #include "mm/state.h"
 #include "mm/table.h"
+#include "mm/task.h"
 
 static char folder[] = "/tmp/upager-mm-XXXXXX";
 static int dir = -1;
@@ -412,4 +413,21 @@ Test(regions, many_splits)
 	for (size_t i = 1; i < regions.n; i++)
 		cr_assert(regions.list[i - 1].end < regions.list[i].start);
 	regions_done(&regions);
+}
+
+/* ---- groups ---- */
+
+/* A page that two tasks share, and one of them lets go, is still there. */
+Test(group, shared_pages_leave)
+{
+	struct group g = {.resident = 100, .shared = 50};
+	struct task t = {.group = &g, .adopt.anonymous = 80};
+
+	task_charge(&t, -30);
+	group_unshare(&g, 20);
+	cr_expect_eq(t.adopt.anonymous, 50);
+	cr_expect_eq(g.resident, 90);
+	cr_expect_eq(g.shared, 30);
+	group_unshare(&g, 40); /* more than the last look has found */
+	cr_expect_eq(g.shared, 0);
 }
