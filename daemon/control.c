@@ -261,7 +261,7 @@ static void run_snapshot(struct varlink_call *call)
 		return;
 	}
 	task = registry_task_by_pid(caller->control->registry, (pid_t)pid);
-	snapshots_start(caller->control->snapshots, task ? task->id : 0, fd, call);
+	snapshots_call(caller->control->snapshots, task ? task->id : 0, fd, call);
 }
 
 void control_caller_gone(struct caller *caller)

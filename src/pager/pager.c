@@ -13,7 +13,6 @@
 
 #include "base/util.h"
 #include "pager/file.h"
-#include "pager/snapshot.h"
 #include "policy/pressure.h"
 #include "sys/pidfd.h"
 
@@ -28,8 +27,8 @@ struct call {
 	struct pager_welcome *welcome;
 	pager_task_id id;
 	const struct pager_agents *agents;
-	int fd;
-	uint64_t snapshot;
+	int (*ask)(struct task *task, void *context);
+	void *context;
 };
 
 static int call_worker(struct worker *w, struct call *call,
@@ -309,29 +308,35 @@ static void do_agents(struct worker *w, struct mail *mail)
 	sem_post(&call->done);
 }
 
-/* The worker that owns a task is not known here: all are asked. */
-static int ask_all(struct pager *p, struct call *call, void (*run)(struct worker *, struct mail *))
+static void ask_task(struct worker *w, struct mail *mail)
 {
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = worker_task(w, call->id);
+
+	call->result = t ? call->ask(t, call->context) : -ESRCH;
+	sem_post(&call->done);
+}
+
+/* The worker that owns a task is not known here: all are asked. */
+int pager_ask(struct pager *p, pager_task_id id, int (*ask)(struct task *, void *), void *context)
+{
+	struct call call = {.id = id, .ask = ask, .context = context};
 	int r = -ESRCH;
 
 	for (unsigned i = 0; i < p->n_workers && r == -ESRCH; i++)
-		r = call_worker(&p->workers[i], call, run);
+		r = call_worker(&p->workers[i], &call, ask_task);
 	return r;
 }
 
-static void has_task(struct worker *w, struct mail *mail)
+static int index_of(struct task *t, void *context)
 {
-	struct call *call = container_of(mail, struct call, mail);
-
-	call->result = worker_task(w, call->id) ? (int)w->index : -ESRCH;
-	sem_post(&call->done);
+	(void)context;
+	return (int)t->worker->index;
 }
 
 int pager_find_worker(struct pager *p, pager_task_id id)
 {
-	struct call call = {.id = id};
-
-	return ask_all(p, &call, has_task);
+	return pager_ask(p, id, index_of, NULL);
 }
 
 int pager_agent_ready(struct pager *p, pager_task_id id, const struct pager_agents *agents)
@@ -342,61 +347,16 @@ int pager_agent_ready(struct pager *p, pager_task_id id, const struct pager_agen
 	return call_worker(&p->workers[index < 0 ? 0 : index], &call, do_agents);
 }
 
-static void do_detach(struct worker *w, struct mail *mail)
+static int detach(struct task *t, void *context)
 {
-	struct call *call = container_of(mail, struct call, mail);
-	struct task *t = worker_task(w, call->id);
-
-	call->result = t ? 0 : -ESRCH;
-	if (t)
-		task_end(t);
-	sem_post(&call->done);
+	(void)context;
+	task_end(t);
+	return 0;
 }
 
 void pager_detach(struct pager *p, pager_task_id id)
 {
-	struct call call = {.id = id};
-
-	ask_all(p, &call, do_detach);
-}
-
-static void do_snapshot(struct worker *w, struct mail *mail)
-{
-	struct call *call = container_of(mail, struct call, mail);
-	struct task *t = worker_task(w, call->id);
-
-	call->result = t ? snapshot_start(t, call->fd, call->snapshot) : -ESRCH;
-	sem_post(&call->done);
-}
-
-int pager_snapshot(struct pager *p, pager_task_id id, int fd, uint64_t *ret_id)
-{
-	struct call call = {.id = id, .fd = fd, .snapshot = atomic_fetch_add(&p->next_id, 1)};
-	int r = ask_all(p, &call, do_snapshot);
-
-	if (r < 0)
-		close(fd);
-	else
-		*ret_id = call.snapshot;
-	return r;
-}
-
-static void do_cancel(struct worker *w, struct mail *mail)
-{
-	struct call *call = container_of(mail, struct call, mail);
-	struct task *t = worker_task(w, call->id);
-
-	call->result = t ? 0 : -ESRCH;
-	if (t)
-		snapshot_cancel(t, call->snapshot);
-	sem_post(&call->done);
-}
-
-void pager_snapshot_cancel(struct pager *p, pager_task_id id, uint64_t snapshot)
-{
-	struct call call = {.id = id, .snapshot = snapshot};
-
-	ask_all(p, &call, do_cancel);
+	pager_ask(p, id, detach, NULL);
 }
 
 /* ---- life ---- */

@@ -31,6 +31,7 @@
 #define TRY_MAX   (5 * MS) /* of these, in one go */
 #define EVENT_WAIT (MS / 10)
 #define CHUNKS    8u /* under way in the background */
+#define RANGE_MAX (1ull << 40) /* bytes: as large as the files that can be mapped */
 
 void snapshot_fail(struct snapshot *s, int error)
 {
@@ -52,13 +53,13 @@ static void snapshot_free(struct snapshot *s)
 	set_impatient(s, false);
 	snapshot_put_evicted(s);
 	t->snapshot = NULL;
-	pager_notify_snapshot(t, &s->stat, s->error);
 	close(s->fd);
+	pager_notify_snapshot(t, PAGER_NOTICE_SNAPSHOT, &s->stat, s->error);
 	free(s->runs.list);
-	free(s->evicted_runs.list);
+	free(s->table.list);
 	free(s->lost.list);
 	free(s->evicted);
-	free(s->pending);
+	free(s->copied);
 	free(s);
 }
 
@@ -108,8 +109,9 @@ static int protect_from(struct snapshot *s, uint64_t start)
 	int r = 0;
 
 	for (size_t i = 0; i < regions->n && r == 0; i++)
-		if (is_in_it(&regions->list[i]) && regions->list[i].end > start)
-			r = protect_range(s, MAX(start, regions->list[i].start), regions->list[i].end);
+		if (is_in_it(&regions->list[i]))
+			r = protect_range(s, MAX(start, regions->list[i].start),
+					  MIN(s->end, regions->list[i].end));
 	return r;
 }
 
@@ -119,7 +121,7 @@ static int protect_all(struct snapshot *s)
 	int r = s->protect_at ? protect_from(s, s->protect_at) : 0;
 
 	if (r == 0)
-		r = protect_from(s, 0);
+		r = protect_from(s, s->start);
 	if (r == 0)
 		s->protect_at = 0;
 	return r;
@@ -127,7 +129,8 @@ static int protect_all(struct snapshot *s)
 
 static int note_resident(struct snapshot *s, uint64_t address, uint64_t pages)
 {
-	int r = runs_add(&s->runs, address, pages, s->n_resident);
+	uint64_t first = s->one_piece ? bytes_to_pages(address - s->start) : s->n_resident;
+	int r = runs_add(&s->runs, address, pages, first);
 
 	s->n_resident += r == 0 ? pages : 0;
 	return r;
@@ -137,16 +140,14 @@ static int note_evicted(struct snapshot *s, uint64_t address, word_t content)
 {
 	if (s->n_evicted == s->evicted_capacity) {
 		size_t capacity = s->evicted_capacity ? s->evicted_capacity * 2 : 256;
-		word_t *list = reallocarray(s->evicted, capacity, sizeof(*list));
+		struct evicted_page *list = reallocarray(s->evicted, capacity, sizeof(*list));
 
 		if (!list)
 			return -ENOMEM;
 		s->evicted = list;
 		s->evicted_capacity = capacity;
 	}
-	if (runs_add(&s->evicted_runs, address, 1, s->n_evicted) < 0)
-		return -ENOMEM;
-	s->evicted[s->n_evicted++] = content;
+	s->evicted[s->n_evicted++] = (struct evicted_page){content, address};
 	return 0;
 }
 
@@ -196,11 +197,16 @@ static int note_unmarked(struct snapshot *s)
 	struct table *table = &s->task->table;
 	int r = 0;
 
-	for (struct leaf *leaf = table_next(table, 0, UINT64_MAX); leaf && s->task->unmarked && r == 0;
-	     leaf = table_next(table, leaf->base + LEAF_SIZE, UINT64_MAX))
-		for (unsigned i = 0; leaf->evicted && i < LEAF_WORDS && r == 0; i++)
-			if (word_is_evicted(leaf->words[i]) && leaf->words[i] & WORD_UNMARKED)
-				r = note_absent(s, leaf->base + i * (uint64_t)PAGE_SIZE, false);
+	for (struct leaf *leaf = table_next(table, s->start, s->end);
+	     leaf && s->task->unmarked && r == 0;
+	     leaf = table_next(table, leaf->base + LEAF_SIZE, s->end))
+		for (unsigned i = 0; leaf->evicted && i < LEAF_WORDS && r == 0; i++) {
+			uint64_t address = leaf->base + i * (uint64_t)PAGE_SIZE;
+
+			if (word_is_evicted(leaf->words[i]) && leaf->words[i] & WORD_UNMARKED &&
+			    address >= s->start && address < s->end)
+				r = note_absent(s, address, false);
+		}
 	return r;
 }
 
@@ -208,14 +214,14 @@ static void forget(struct snapshot *s)
 {
 	snapshot_put_evicted(s);
 	s->n_evicted = s->evicted_done = 0;
-	s->runs.n = s->evicted_runs.n = 0;
+	s->runs.n = 0;
 	s->n_resident = 0;
 }
 
 static int note_all(struct snapshot *s)
 {
 	const struct regions *regions = &s->task->regions;
-	uint64_t noted = 0;
+	uint64_t noted = s->start;
 	int r = 0;
 
 	for (size_t i = 0; i < regions->n && r == 0; i++) {
@@ -223,10 +229,23 @@ static int note_all(struct snapshot *s)
 
 		/* A VMA that grew while they were looked for may be there twice. */
 		if (is_in_it(region))
-			r = note_range(s, MAX(noted, region->start), region->end);
+			r = note_range(s, MAX(noted, region->start), MIN(s->end, region->end));
 		noted = MAX(noted, region->end);
 	}
 	return r == 0 ? note_unmarked(s) : r;
+}
+
+/* A range is wanted as a whole, and what is not paged would be zeros. */
+static bool is_covered(const struct snapshot *s)
+{
+	for (uint64_t at = s->start; s->one_piece && at < s->end;) {
+		const struct region *region = regions_find(&s->task->regions, at);
+
+		if (!region || region->start > at || !is_in_it(region))
+			return false;
+		at = region->end;
+	}
+	return true;
 }
 
 /* One try. -EAGAIN: an event has come in between, there is memory that we did not know, or the agent has
@@ -246,10 +265,12 @@ static int try_begin(struct snapshot *s)
 	r = protect_all(s);
 	if (r == 0)
 		r = note_all(s);
-	if (r == 0 && !adopt_complete(t)) {
+	if (r == 0 && !adopt_complete(t, s->start, s->end)) {
 		t->adopt.wanted = true;
 		r = -EAGAIN;
 	}
+	if (r == 0 && !is_covered(s))
+		r = -EFAULT;
 	if (r == 0) /* refused while an event waits */
 		r = again_if_changed(uffd_protect(t->uffd, t->sentinel, PAGE_SIZE, false));
 	gate_release(t, true); /* commands that wait would take the protection off */
@@ -265,7 +286,7 @@ static int try_some(struct snapshot *s)
 	uint64_t started = now_ns();
 	int r;
 
-	if (!s->stalled_at && !adopt_complete(t)) {
+	if (!s->stalled_at && !adopt_complete(t, s->start, s->end)) {
 		t->adopt.wanted = true; /* nobody needs to wait for that */
 		return -EAGAIN;
 	}
@@ -286,10 +307,10 @@ static void begun(struct snapshot *s)
 	s->header.time = now.tv_sec * 1000000000ll + now.tv_nsec;
 	s->progress_at = now_ns();
 	s->phase = SNAPSHOT_COPIES;
-	snapshot_write_table(s);
 	s->stat.resident = pages_to_bytes(s->n_resident);
 	s->stat.evicted = pages_to_bytes(s->n_evicted);
 	s->stat.stall_ns = now_ns() - s->stalled_at;
+	pager_notify_snapshot(s->task, PAGER_NOTICE_SNAPSHOT_BEGUN, &s->stat, 0);
 }
 
 static void begin(struct snapshot *s)
@@ -297,16 +318,21 @@ static void begin(struct snapshot *s)
 	struct task *t = s->task;
 	int r = s->error;
 
-	group_arm(t->group);
-	if (r == 0)
+	if (r == 0 && !t->evictable)
+		r = -EAGAIN; /* its agents are on their way */
+	if (r == 0) {
+		group_arm(t->group);
 		r = try_some(s);
+	}
 	if (t->ended) /* and the snapshot with it */
 		return;
 	if (r == -EAGAIN && now_ns() - s->asked_at < BEGIN_MAX)
 		return;
 	set_impatient(s, false);
+	if (r == -EAGAIN && !t->evictable)
+		r = -EOPNOTSUPP;
 	if (r == 0)
-		r = snapshot_pend(s);
+		r = snapshot_lay_out(s);
 	if (r == 0) {
 		begun(s);
 	} else {
@@ -346,30 +372,95 @@ void snapshot_serve(struct task *t)
 
 /* ---- life ---- */
 
-int snapshot_start(struct task *t, int fd, uint64_t id)
+struct start {
+	const struct pager_range *range;
+	int fd;
+	uint64_t id;
+};
+
+static int start(struct task *t, void *context)
 {
+	const struct start *start = context;
+	const struct pager_range *range = start->range;
 	struct snapshot *s;
 
 	if (t->snapshot)
 		return -EBUSY;
-	if (!t->evictable)
+	if (!t->evictable && (!t->features.evict || t->staging)) /* it has lost its agents */
 		return -EOPNOTSUPP;
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
-	*s = (struct snapshot){.task = t, .fd = fd, .stat.id = id, .asked_at = now_ns()};
+	*s = (struct snapshot){
+		.task = t,
+		.fd = start->fd,
+		.start = range ? range->address : 0,
+		.end = range ? page_up(range->address + range->length) : UINT64_MAX,
+		.one_piece = range,
+		.stat.id = start->id,
+		.asked_at = now_ns(),
+	};
 	t->snapshot = s;
 	set_impatient(s, true);
 	worker_queue(t);
 	return 0;
 }
 
-void snapshot_cancel(struct task *t, uint64_t id)
+static int check_range(const struct pager_range *range)
 {
-	if (!t->snapshot || t->snapshot->stat.id != id)
-		return;
+	if (!range)
+		return 0;
+	if (range->address % PAGE_SIZE || !range->length || range->address > UINT64_MAX / 2)
+		return -EINVAL;
+	return range->length > RANGE_MAX ? -EFBIG : 0;
+}
+
+int pager_snapshot(struct pager *p, pager_task_id id, const struct pager_range *range, int fd,
+		   uint64_t *ret_id)
+{
+	struct start what = {range, fd, atomic_fetch_add(&p->next_id, 1)};
+	int r = check_range(range);
+
+	if (r == 0)
+		r = pager_ask(p, id, start, &what);
+	if (r < 0)
+		close(fd);
+	else
+		*ret_id = what.id;
+	return r;
+}
+
+static int look(struct task *t, void *context)
+{
+	const struct snapshot *s = t->snapshot;
+	struct pager_snapshot_stat *ret = context;
+
+	if (!s || s->phase == SNAPSHOT_BEGINS)
+		return -ESRCH;
+	*ret = s->stat;
+	ret->copied = pages_to_bytes(s->n_resident - s->n_pending + s->evicted_done);
+	return 0;
+}
+
+int pager_snapshot_stat(struct pager *p, pager_task_id id, struct pager_snapshot_stat *ret)
+{
+	return pager_ask(p, id, look, ret);
+}
+
+static int cancel(struct task *t, void *context)
+{
+	const uint64_t *id = context;
+
+	if (!t->snapshot || t->snapshot->stat.id != *id)
+		return -ESRCH;
 	snapshot_fail(t->snapshot, -ECANCELED);
 	worker_queue(t);
+	return 0;
+}
+
+void pager_snapshot_cancel(struct pager *p, pager_task_id id, uint64_t snapshot)
+{
+	pager_ask(p, id, cancel, &snapshot);
 }
 
 void snapshot_end(struct task *t)

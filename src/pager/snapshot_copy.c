@@ -91,26 +91,22 @@ static int by_address(const void *a, const void *b)
 	return x->address < y->address ? -1 : x->address > y->address;
 }
 
-/* ---- which pages are pending ---- */
-
-int snapshot_pend(struct snapshot *s)
+void runs_sort(struct runs *runs)
 {
-	s->pending = malloc(s->n_resident / 8 + 8);
-	if (!s->pending)
-		return -ENOMEM;
-	memset(s->pending, 0xff, s->n_resident / 8 + 8);
-	s->n_pending = s->n_resident;
-	return 0;
+	if (runs->n)
+		qsort(runs->list, runs->n, sizeof(*runs->list), by_address);
 }
+
+/* ---- which pages are pending ---- */
 
 static bool is_pending(const struct snapshot *s, uint64_t page)
 {
-	return s->pending[page / 64] >> page % 64 & 1;
+	return !(s->copied[page / 64] >> page % 64 & 1);
 }
 
 static void no_longer_pending(struct snapshot *s, uint64_t page)
 {
-	s->pending[page / 64] &= ~(1ull << page % 64);
+	s->copied[page / 64] |= 1ull << page % 64;
 	s->n_pending--;
 }
 
@@ -333,7 +329,7 @@ static int move(struct runs *runs, uint64_t from, uint64_t to, uint64_t length)
 	for (ssize_t i = first; i < stop; i++)
 		runs->list[i].address += to - from;
 	if (first < stop)
-		qsort(runs->list, runs->n, sizeof(*runs->list), by_address);
+		runs_sort(runs);
 	return 0;
 }
 
