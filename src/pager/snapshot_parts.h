@@ -57,6 +57,10 @@ struct snapshot {
 /* ---- snapshot.c ---- */
 void snapshot_fail(struct snapshot *snapshot, int error);
 
+/* ---- snapshot_begin.c ---- */
+/* Protects and notes all. -EAGAIN: not yet, soon again; -EFAULT: a range, and not all of it can be in it. */
+int snapshot_try(struct snapshot *snapshot);
+
 /* ---- snapshot_copy.c: what is resident ---- */
 int runs_add(struct runs *runs, uint64_t address, uint64_t pages, uint64_t first);
 void runs_sort(struct runs *runs); /* by address */

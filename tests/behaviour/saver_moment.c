@@ -173,6 +173,33 @@ static void every_kind(void)
 	}
 }
 
+/* MADV_FREE of evicted pages leaves markers without a word: nothing is there, so nothing is lost when the
+ * pages are written to again. */
+static void freed_once(void)
+{
+	struct image image;
+
+	must(madvise(area.at, area.pages * PAGE, MADV_FREE) == 0);
+	image = begin_area();
+	for (size_t i = 0; i < area.pages; i++) /* everywhere, before it has been copied */
+		page_fill(page_at(&area, i * 61 % area.pages), 1);
+	finish(&image);
+	if (image.result.lost)
+		wrong("%lu bytes are lost, of what was not there", image.result.lost);
+	for (size_t i = 0; i < area.pages; i++)
+		if (!image_has(&image, i, 0) && !image_has(&image, i, SALT + i))
+			wrong("page %zu of the image is neither as it was, nor zeros", i);
+	drop(&image);
+}
+
+static void freed(void)
+{
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		freed_once();
+		area_fill(&area);
+	}
+}
+
 /* From 0 on, all pieces: sorted, disjoint, inside of the file. */
 static void all_pieces(void)
 {
@@ -279,6 +306,7 @@ const struct behaviour moment_savers[] = {
 	{"slices_are_of_the_moment", slices_are_of_the_moment},
 	{"all_threads_have_one_moment", all_threads_have_one_moment},
 	{"every_kind", every_kind},
+	{"freed", freed},
 	{"all_pieces", all_pieces},
 	{"range_changes", range_changes},
 	{"restored", restored},

@@ -174,7 +174,7 @@ struct op {
 #define OP_SHARED   4u /* needs the other actors' state to be true */
 #define OP_PROCESS  8u /* starts processes */
 extern struct op ops_touch[], ops_map[], ops_advice[], ops_io[], ops_process[], ops_shared[],
-	ops_huge[];
+	ops_huge[], ops_save[];
 
 /* page.c */
 uint64_t mix64(uint64_t x);
@@ -213,6 +213,9 @@ void streams_make(void);
 void shared_verify(struct actor *a, unsigned owner);
 void blocks_verify(struct actor *a);
 #define ALL_KINDS ((1u << R_KINDS) - 1)
+
+/* ops_save.c */
+void save_init(void); /* before there are threads */
 
 /* ops_process.c */
 void children_reap(struct actor *a, bool wait);
