@@ -1,8 +1,7 @@
 /*
  * What is resident: pages are pending until they have been copied, by the background or because
  * somebody is about to write to them. A page counts as copied if it was still protected after it had
- * been read: then nobody had written to it since the moment. (A marker without a word is protected, too,
- * and cannot be read: zeros, rightly.)
+ * been read: then nobody had written to it since the moment.
  *
  * What has been copied loses its protection at once, with its neighbours: a thread that writes page
  * after page waits once for all of them.
