@@ -3,6 +3,7 @@
  * that it reads does what it says, and prints a line:
  *
  *   fork       how long fork() took, ns (the child ends at once)
+ *   snapshot   how long upager_snapshot() of the memory took, ns (0: not under upager)
  *   watch      begins to write to one page after the other
  *   longest    the longest that one write has taken since, ns
  */
@@ -17,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <upager/upager.h>
 
 #include "now.h"
 
@@ -26,17 +28,47 @@ static char *memory;
 static uint64_t size;
 static atomic_bool watching;
 
+/* Between two saves a program works: the kernel's own records of the pages are in no cache then. */
+static void work(void)
+{
+	memset(memory, 1, size);
+}
+
 static uint64_t time_fork(void)
 {
-	uint64_t started = now_ns(), took;
-	pid_t child = fork();
+	uint64_t started, took;
+	pid_t child;
 
+	work();
+	started = now_ns();
+	child = fork();
 	if (child == 0)
 		_exit(0);
 	took = now_ns() - started;
 	if (child < 0)
 		abort();
 	waitpid(child, NULL, 0);
+	return took;
+}
+
+static uint64_t time_snapshot(void)
+{
+	uint64_t started, took;
+	struct upager *upager;
+	int snapshot, file = memfd_create("image", MFD_CLOEXEC);
+
+	if (!getenv("UPAGER_SOCKET") || upager_open(NULL, &upager) < 0)
+		return 0;
+	work();
+	started = now_ns();
+	if (upager_snapshot(upager, file, memory, size, &snapshot) < 0)
+		abort();
+	took = now_ns() - started;
+	if (upager_snapshot_wait(snapshot, NULL) < 0)
+		abort();
+	close(snapshot);
+	close(file);
+	upager_close(upager);
 	return took;
 }
 
@@ -71,6 +103,8 @@ int main(int argc, char **argv)
 	while (fgets(line, sizeof(line), stdin)) {
 		if (!strcmp(line, "fork\n")) {
 			printf("%" PRIu64 "\n", time_fork());
+		} else if (!strcmp(line, "snapshot\n")) {
+			printf("%" PRIu64 "\n", time_snapshot());
 		} else if (!strcmp(line, "watch\n")) {
 			longest = 0;
 			watching = true;

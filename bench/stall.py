@@ -3,7 +3,8 @@
 
 A thread writes to one page after the other while the snapshot is taken: the longest of its writes is
 what it noticed, "protecting" what the daemon says that writers waited. fork() is called by the same
-process (fork), and by one that runs without upager (bare fork). The figures are medians.
+process (fork), and by one that runs without upager (bare fork), which before that has written to its
+memory; upager_snapshot() in its place (call). The figures are medians.
 """
 
 import argparse
@@ -49,6 +50,7 @@ def measure(build, mib, rounds, folder):
   paged = Program([upager, "run", "--memory", f"{mib * 2 + 256}M", "--socket", socket, "--",
                    *stall])
   forks = [int(paged.ask("fork")) for _ in range(rounds)]
+  calls = [int(paged.ask("snapshot")) for _ in range(rounds)]
   groups = json.loads(subprocess.run([upager, "ps", "--json", "--socket", socket], check=True,
                                      capture_output=True).stdout)
   pid = next(task["pid"] for task in groups["tasks"] if task["resident"] > mib * MIB // 2)
@@ -61,7 +63,7 @@ def measure(build, mib, rounds, folder):
     stalls.append(json.loads(done.stdout)["stall_us"] * 1000)
     os.unlink(path)
   paged.end()
-  return [statistics.median(values) for values in (bare_forks, forks, stalls, writes)]
+  return [statistics.median(values) for values in (bare_forks, forks, calls, stalls, writes)]
 
 
 def main():
@@ -73,13 +75,14 @@ def main():
   parser.add_argument("--build", default=os.environ.get("UPAGER_BUILD",
                                                         os.path.join(ROOT, "build")))
   options = parser.parse_args()
-  print(f"{'':>9}  {'bare fork':>10}  {'fork':>10}  {'protecting':>10}  {'longest write':>13}  ratio")
+  print(f"{'':>9}  {'bare fork':>10}  {'fork':>10}  {'call':>10}  {'protecting':>10}  "
+        f"{'longest write':>13}  ratio")
   for mib in map(int, options.sizes.split(",")):
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
       figures = measure(options.build, mib, options.rounds, folder)
-    fork, _, _, write = figures
+    fork, _, _, _, write = figures
     print(f"{mib:>5} MiB  " + "  ".join(f"{value / 1e6:>{width}.2f} ms" for value, width in
-          zip(figures, (7, 7, 7, 10))) + f"  {write / fork:.2f}", flush=True)
+          zip(figures, (7, 7, 7, 7, 10))) + f"  {write / fork:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,34 +8,17 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "attach.h"
 #include "connect.h"
-#include "proto/session.h"
+#include "request.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
 
 #define SOCKET_DEFAULT "/run/upager/upagerd.sock"
-#define PAGE           4096ul
-
-struct upager {
-	struct sockaddr_un address; /* constant */
-};
-
-static size_t page_up(size_t length)
-{
-	return (length + PAGE - 1) & ~(PAGE - 1);
-}
-
-/* A socket's timeout, as an error that says so. */
-static int explain(int r)
-{
-	return r == -EAGAIN ? -ETIMEDOUT : r == -ECONNRESET ? -ECONNREFUSED : r;
-}
 
 /* ---- open ---- */
 
@@ -85,7 +68,7 @@ int upager_open(const struct upager_options *options, struct upager **ret)
 	r = daemon_address(path ? path : SOCKET_DEFAULT, &upager->address);
 	if (r == 0) {
 		pthread_mutex_lock(&one_at_a_time);
-		r = explain(join(upager, options));
+		r = request_explain(join(upager, options));
 		pthread_mutex_unlock(&one_at_a_time);
 	}
 	if (r < 0) {
@@ -103,49 +86,16 @@ void upager_close(struct upager *upager)
 
 /* ---- requests ---- */
 
-/* What is asked for may take its time; the daemon's end would end the wait. */
-static void wait_for_ever(int fd)
-{
-	const struct timeval never = {0};
-
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &never, sizeof(never));
-}
-
-static int hear_reply(int fd, struct session_reply *reply, int *memory)
-{
-	unsigned n = 0;
-	int r = session_receive(fd, SESSION_REPLY, reply, sizeof(*reply), memory, memory ? 1 : 0,
-				&n, NULL);
-
-	if (r == 0 && reply->status < 0)
-		r = reply->status;
-	return r < 0 ? r : memory && !n ? -EPROTO : 0;
-}
-
-static int ask_range(int fd, enum session_type type, const void *address, size_t length,
-		     enum session_advice advice)
-{
-	struct session_range range = {
-		.advice = advice, .address = (uintptr_t)address, .length = page_up(length)};
-	struct session_reply reply;
-	int r;
-
-	session_header_init(&range.header, type);
-	r = session_send(fd, &range, sizeof(range), NULL, 0);
-	wait_for_ever(fd);
-	return r < 0 ? r : hear_reply(fd, &reply, NULL);
-}
-
-static int request_range(const struct upager *upager, enum session_type type, const void *address,
-			 size_t length, enum session_advice advice)
+static int ask_range(const struct upager *upager, enum session_type type, const void *address,
+		     size_t length, enum session_advice advice)
 {
 	int r, fd = daemon_connect(&upager->address, NULL, NULL);
 
 	if (fd < 0)
-		return explain(fd);
-	r = ask_range(fd, type, address, length, advice);
+		return request_explain(fd);
+	r = request_range(fd, type, address, length, advice, -1);
 	close(fd);
-	return explain(r);
+	return request_explain(r);
 }
 
 /* ---- mappings ---- */
@@ -172,7 +122,7 @@ static int map_memory(int fd, int memory, bool shared, uint64_t offset, size_t l
 
 	if (at == MAP_FAILED)
 		return -errno;
-	r = ask_range(fd, SESSION_MAPPED, at, length, SESSION_ADVICE_NORMAL);
+	r = request_range(fd, SESSION_MAPPED, at, length, SESSION_ADVICE_NORMAL, -1);
 	if (r == 0 && mprotect(at, length, prot))
 		r = -errno;
 	if (r < 0) {
@@ -196,11 +146,11 @@ int upager_map_file(struct upager *upager, int fd, uint64_t offset, size_t lengt
 		return -EINVAL;
 	socket = daemon_connect(&upager->address, NULL, NULL);
 	if (socket < 0)
-		return explain(socket);
+		return request_explain(socket);
 	session_header_init(&map.header, SESSION_MAP);
 	r = session_send(socket, &map, sizeof(map), &fd, 1);
 	if (r == 0)
-		r = hear_reply(socket, &reply, &memory);
+		r = request_reply(socket, &reply, &memory);
 	if (r == 0) {
 		/* A shared mapping that can't be written to sees what others write as a private one
 		 * does, and only that can be served. */
@@ -212,7 +162,7 @@ int upager_map_file(struct upager *upager, int fd, uint64_t offset, size_t lengt
 		close(memory);
 	}
 	close(socket);
-	return explain(r);
+	return request_explain(r);
 }
 
 int upager_unmap(struct upager *upager, void *address, size_t length)
@@ -235,7 +185,7 @@ int upager_advise(struct upager *upager, void *address, size_t length, enum upag
 	case UPAGER_SEQUENTIAL:
 	case UPAGER_RANDOM:
 	case UPAGER_COLD:
-		return request_range(upager, SESSION_ADVISE, address, length, told[advice]);
+		return ask_range(upager, SESSION_ADVISE, address, length, told[advice]);
 	case UPAGER_WILLNEED:
 		return madvise(address, page_up(length), MADV_POPULATE_READ) ? -errno : 0;
 	case UPAGER_DONTNEED:
@@ -247,7 +197,7 @@ int upager_advise(struct upager *upager, void *address, size_t length, enum upag
 
 int upager_sync(struct upager *upager, void *address, size_t length)
 {
-	return request_range(upager, SESSION_SYNC, address, length, SESSION_ADVICE_NORMAL);
+	return ask_range(upager, SESSION_SYNC, address, length, SESSION_ADVICE_NORMAL);
 }
 
 int upager_stat(struct upager *upager, struct upager_stat *ret)
@@ -257,7 +207,7 @@ int upager_stat(struct upager *upager, struct upager_stat *ret)
 	int r, fd = daemon_connect(&upager->address, NULL, NULL);
 
 	if (fd < 0)
-		return explain(fd);
+		return request_explain(fd);
 	session_header_init(&stat.header, SESSION_STAT);
 	r = session_send(fd, &stat, sizeof(stat), NULL, 0);
 	if (r == 0)
@@ -267,7 +217,7 @@ int upager_stat(struct upager *upager, struct upager_stat *ret)
 	if (r == 0 && figures.status < 0)
 		r = figures.status;
 	if (r < 0)
-		return explain(r);
+		return request_explain(r);
 	*ret = (struct upager_stat){
 		.limit = figures.limit,
 		.resident = figures.resident,
@@ -278,6 +228,8 @@ int upager_stat(struct upager *upager, struct upager_stat *ret)
 		.image_limit = figures.image_limit,
 		.image_resident = figures.image_resident,
 		.image_dirty = figures.image_dirty,
+		.snapshot = figures.snapshot,
+		.snapshot_copied = figures.snapshot_copied,
 	};
 	return 0;
 }

@@ -1,10 +1,8 @@
 #include "control.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/size.h"
@@ -13,6 +11,7 @@
 #include "pager/pager.h"
 #include "registry.h"
 #include "snapshots.h"
+#include "sys/files.h"
 #include "sys/pidfd.h"
 #include "traces.h"
 #include "varlink.h"
@@ -245,23 +244,13 @@ static void run_monitor(struct varlink_call *call)
 			      false);
 }
 
-/* Empty, regular, open for writing wherever we want. */
-static bool file_is_good(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-	struct stat stat;
-
-	return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY && !(flags & (O_APPEND | O_PATH)) &&
-	       fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode) && stat.st_size == 0;
-}
-
 /* A duplicate of the caller's descriptor of that number; < 0: the call is answered. */
 static int take_file(struct varlink_call *call, int64_t number)
 {
 	int fd = number >= 0 && number <= INT32_MAX
 		     ? pidfd_take(caller_of(call)->pidfd, (int)number) : -EBADF;
 
-	if (fd >= 0 && file_is_good(fd))
+	if (fd >= 0 && file_is_fresh(fd))
 		return fd;
 	if (fd >= 0)
 		close(fd);
@@ -284,7 +273,7 @@ static void run_snapshot(struct varlink_call *call)
 	if (fd < 0)
 		return;
 	task = registry_task_by_pid(caller->control->registry, (pid_t)pid);
-	snapshots_start(caller->control->snapshots, task ? task->id : 0, fd, call);
+	snapshots_call(caller->control->snapshots, task ? task->id : 0, fd, call);
 }
 
 static void run_trace(struct varlink_call *call)

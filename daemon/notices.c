@@ -19,6 +19,7 @@ static const char *const kinds[] = {
     [PAGER_NOTICE_POISONED] = "poisoned",	[PAGER_NOTICE_AGENT_REPLACED] = "agent_replaced",
     [PAGER_NOTICE_UNEVICTABLE] = "unevictable", [PAGER_NOTICE_BROKEN] = "broken",
     [PAGER_NOTICE_IMAGE_LOST] = "image_lost",
+    [PAGER_NOTICE_SNAPSHOT_BEGUN] = "snapshot_begun",
     [PAGER_NOTICE_SNAPSHOT] = "snapshot",
     [PAGER_NOTICE_TRACE] = "trace",
 };
@@ -71,6 +72,7 @@ static void log_notice(const struct pager_notice *notice, const char *group, pid
 		log_message(LOG_ERR, "%" PRIu64 " pages of a file that nobody maps any more could "
 			    "not be written to it, and are lost", notice->value);
 		break;
+	case PAGER_NOTICE_SNAPSHOT_BEGUN:
 	case PAGER_NOTICE_SNAPSHOT: /* snapshots.c says */
 	case PAGER_NOTICE_TRACE:    /* traces.c */
 		break;
@@ -118,8 +120,8 @@ static void handle(struct notices *notices, const struct pager_notice *notice)
 					       .address = notice->address,
 					       .has_value = has_value(notice->kind),
 					       .value = notice->value});
-	if (notice->kind == PAGER_NOTICE_SNAPSHOT)
-		snapshots_ended(notices->snapshots, notice);
+	if (notice->kind == PAGER_NOTICE_SNAPSHOT_BEGUN || notice->kind == PAGER_NOTICE_SNAPSHOT)
+		snapshots_notice(notices->snapshots, notice);
 	if (notice->kind == PAGER_NOTICE_TRACE)
 		traces_ended(notices->traces, notice);
 	if (notice->kind == PAGER_NOTICE_TASK_GONE && task)

@@ -11,8 +11,11 @@
 #include "clients.h"
 #include "log.h"
 #include "monitor.h"
+#include "notices.h"
 #include "pager/pager.h"
 #include "proto/session.h"
+#include "snapshots.h"
+#include "sys/files.h"
 #include "view.h"
 #include "watch.h"
 
@@ -26,12 +29,21 @@ struct request {
 	struct group *joined; /* held while the connection lives */
 	struct image *image;  /* offered, not mapped yet */
 	uint64_t unit;	      /* of its mapping */
+	struct snapshot_caller snapshot;
+	bool begun; /* it has had its moment */
 };
+
+static struct snapshots *snapshots_of(const struct request *request)
+{
+	return request->requests->clients->notices->snapshots;
+}
 
 static void request_free(struct request *request)
 {
 	LIST_REMOVE(request, entry);
 	request->requests->n--;
+	if (request->snapshot.id)
+		snapshots_drop(snapshots_of(request), &request->snapshot);
 	pager_image_close(request->image);
 	if (request->joined)
 		registry_unhold(request->requests->clients->registry, request->joined);
@@ -159,6 +171,7 @@ static int take_stat(struct request *request)
 {
 	const struct client *client = client_find(request->requests->clients, request->peer.pid);
 	struct session_figures figures = {.status = client ? 0 : -ESRCH};
+	struct pager_snapshot_stat snapshot = {0};
 	struct pager_group_stat group;
 	struct pager_image_stat image;
 	struct session_stat stat;
@@ -170,6 +183,7 @@ static int take_stat(struct request *request)
 		pager_group_refresh(client->member.group->pager);
 		pager_group_stat(client->member.group->pager, &group);
 		pager_image_stat(pager_of(request), &image);
+		pager_snapshot_stat(pager_of(request), client->member.task, &snapshot);
 		figures.limit = group.limit == LIMIT_NONE ? 0 : group.limit;
 		figures.resident = group.resident;
 		figures.peak = group.peak;
@@ -179,6 +193,8 @@ static int take_stat(struct request *request)
 		figures.image_limit = image.limit;
 		figures.image_resident = image.resident;
 		figures.image_dirty = image.dirty;
+		figures.snapshot = snapshot.resident + snapshot.evicted;
+		figures.snapshot_copied = snapshot.copied;
 	}
 	session_header_init(&figures.header, SESSION_FIGURES);
 	session_send(watch_get_fd(request->socket), &figures, sizeof(figures), NULL, 0);
@@ -242,6 +258,81 @@ static int take_join(struct request *request)
 	return 0;
 }
 
+/* ---- snapshots: a connection for each, which goes when it has ended; if the client's end goes, so does
+ * the snapshot ---- */
+
+static void tell_end(struct request *request, const struct pager_notice *notice)
+{
+	const struct pager_snapshot_stat *stat = &notice->snapshot;
+	struct session_ended ended = {
+		.status = -(int)notice->value,
+		.size = stat->resident + stat->evicted,
+		.lost = stat->lost,
+		.stall_ns = stat->stall_ns,
+	};
+
+	session_header_init(&ended.header, SESSION_ENDED);
+	session_send(watch_get_fd(request->socket), &ended, sizeof(ended), NULL, 0);
+}
+
+static void on_snapshot(void *context, const struct pager_notice *notice)
+{
+	struct request *request = context;
+
+	if (notice->kind == PAGER_NOTICE_SNAPSHOT_BEGUN) {
+		request->begun = true;
+		reply(request, 0, -1, false);
+		return;
+	}
+	if (request->begun)
+		tell_end(request, notice);
+	else
+		reply(request, -(int)notice->value, -1, false);
+	request_free(request);
+}
+
+static int take_snapshot(struct request *request)
+{
+	struct session_range what;
+	struct pager_range range;
+	int file = -1, r;
+	unsigned n = 0;
+
+	r = receive(request, SESSION_SNAPSHOT, &what, sizeof(what), &file, 1, &n);
+	if (r == 0 && (n != 1 || request->snapshot.id))
+		r = -EPROTO;
+	if (r == 0 && !file_is_fresh(file))
+		r = -EINVAL;
+	if (r < 0) {
+		if (n)
+			close(file);
+		return r;
+	}
+	range = (struct pager_range){.address = what.address, .length = what.length};
+	request->snapshot.told = on_snapshot;
+	request->snapshot.context = request;
+	r = snapshots_begin(snapshots_of(request), &request->snapshot, task_of(request),
+			    what.length ? &range : NULL, file);
+	if (r == 0)
+		request->timer = watch_free(request->timer);
+	return r;
+}
+
+/* Whoever has the connection may do it. */
+static int take_cancel(struct request *request)
+{
+	struct session_cancel cancel;
+	int r = session_receive(watch_get_fd(request->socket), SESSION_CANCEL, &cancel,
+				sizeof(cancel), NULL, 0, NULL, NULL);
+
+	if (r == 0 && !request->snapshot.id)
+		r = -EPROTO;
+	if (r == 0)
+		pager_snapshot_cancel(pager_of(request), request->snapshot.task,
+				      request->snapshot.id);
+	return r;
+}
+
 /* ---- connections ---- */
 
 static void on_message(void *context)
@@ -266,6 +357,12 @@ static void on_message(void *context)
 		break;
 	case SESSION_STAT:
 		r = take_stat(request);
+		break;
+	case SESSION_SNAPSHOT:
+		r = take_snapshot(request);
+		break;
+	case SESSION_CANCEL:
+		r = take_cancel(request);
 		break;
 	default:
 		/* What is left unread would reset the connection before the reply is heard. */

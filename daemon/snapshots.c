@@ -11,11 +11,9 @@
 #include "varlink.h"
 
 struct snapshot_call {
-	LIST_ENTRY(snapshot_call) entry;
+	struct snapshot_caller caller;
 	struct snapshots *snapshots;
 	struct varlink_call *call;
-	pager_task_id task;
-	uint64_t id;
 };
 
 void snapshots_init(struct snapshots *snapshots, struct pager *pager)
@@ -33,6 +31,8 @@ static const char *what_failed(int error)
 		return "the process has ended";
 	case EOPNOTSUPP:
 		return "the process is not evictable";
+	case EFAULT:
+		return "not all of the range is memory that is paged";
 	case EAGAIN:
 		return "its memory did not stand still for a moment";
 	case ETIMEDOUT:
@@ -40,42 +40,6 @@ static const char *what_failed(int error)
 	default:
 		return "writing the snapshot";
 	}
-}
-
-static void fail(struct varlink_call *call, int error)
-{
-	varlink_error(call, "io.upager.Pager.Failed",
-		      json_pack("{s:s,s:i}", "what", what_failed(error), "errno", error));
-}
-
-static void on_cancelled(struct varlink_call *call)
-{
-	struct snapshot_call *s = call->state;
-
-	LIST_REMOVE(s, entry);
-	pager_snapshot_cancel(s->snapshots->pager, s->task, s->id);
-	free(s);
-}
-
-void snapshots_start(struct snapshots *snapshots, pager_task_id task, int fd, struct varlink_call *call)
-{
-	struct snapshot_call *s = malloc(sizeof(*s));
-	uint64_t id = 0;
-	int r = -ENOMEM;
-
-	if (s)
-		r = pager_snapshot(snapshots->pager, task, fd, &id);
-	else
-		close(fd);
-	if (r < 0) {
-		free(s);
-		fail(call, -r);
-		return;
-	}
-	*s = (struct snapshot_call){.snapshots = snapshots, .call = call, .task = task, .id = id};
-	call->state = s;
-	call->cancelled = on_cancelled;
-	LIST_INSERT_HEAD(&snapshots->list, s, entry);
 }
 
 static void log_end(const struct pager_notice *notice)
@@ -92,6 +56,59 @@ static void log_end(const struct pager_notice *notice)
 			    what_failed((int)notice->value), strerror((int)notice->value));
 }
 
+/* ---- who is told ---- */
+
+int snapshots_begin(struct snapshots *snapshots, struct snapshot_caller *caller, pager_task_id task,
+		    const struct pager_range *range, int fd)
+{
+	uint64_t id;
+	int r = pager_snapshot(snapshots->pager, task, range, fd, &id);
+
+	if (r < 0)
+		return r;
+	caller->task = task;
+	caller->id = id;
+	LIST_INSERT_HEAD(&snapshots->list, caller, entry);
+	return 0;
+}
+
+static void release(struct snapshot_caller *caller)
+{
+	LIST_REMOVE(caller, entry);
+	caller->id = 0;
+}
+
+void snapshots_drop(struct snapshots *snapshots, struct snapshot_caller *caller)
+{
+	pager_snapshot_cancel(snapshots->pager, caller->task, caller->id);
+	release(caller);
+}
+
+void snapshots_notice(struct snapshots *snapshots, const struct pager_notice *notice)
+{
+	bool ended = notice->kind == PAGER_NOTICE_SNAPSHOT;
+	struct snapshot_caller *caller;
+
+	if (ended)
+		log_end(notice);
+	LIST_FOREACH (caller, &snapshots->list, entry)
+		if (caller->id == notice->snapshot.id)
+			break;
+	if (!caller) /* nobody waits any more */
+		return;
+	if (ended)
+		release(caller);
+	caller->told(caller->context, notice);
+}
+
+/* ---- the control method ---- */
+
+static void fail(struct varlink_call *call, int error)
+{
+	varlink_error(call, "io.upager.Pager.Failed",
+		      json_pack("{s:s,s:i}", "what", what_failed(error), "errno", error));
+}
+
 static json_t *result(const struct pager_snapshot_stat *stat)
 {
 	return json_pack("{s:I,s:I,s:I,s:I}", "resident", (json_int_t)stat->resident, "evicted",
@@ -99,20 +116,47 @@ static json_t *result(const struct pager_snapshot_stat *stat)
 			 (json_int_t)(stat->stall_ns / 1000));
 }
 
-void snapshots_ended(struct snapshots *snapshots, const struct pager_notice *notice)
+static void on_told(void *context, const struct pager_notice *notice)
 {
-	struct snapshot_call *s;
+	struct snapshot_call *s = context;
 
-	log_end(notice);
-	LIST_FOREACH (s, &snapshots->list, entry)
-		if (s->id == notice->snapshot.id)
-			break;
-	if (!s) /* nobody waits any more */
+	if (notice->kind == PAGER_NOTICE_SNAPSHOT_BEGUN) {
+		if (s->call->more)
+			varlink_reply(s->call, result(&notice->snapshot), true);
 		return;
-	LIST_REMOVE(s, entry);
+	}
 	if (notice->value)
 		fail(s->call, (int)notice->value);
 	else
 		varlink_reply(s->call, result(&notice->snapshot), false);
 	free(s);
+}
+
+static void on_cancelled(struct varlink_call *call)
+{
+	struct snapshot_call *s = call->state;
+
+	snapshots_drop(s->snapshots, &s->caller);
+	free(s);
+}
+
+void snapshots_call(struct snapshots *snapshots, pager_task_id task, int fd, struct varlink_call *call)
+{
+	struct snapshot_call *s = calloc(1, sizeof(*s));
+	int r = -ENOMEM;
+
+	if (s) {
+		*s = (struct snapshot_call){
+			{.told = on_told, .context = s}, snapshots, call};
+		r = snapshots_begin(snapshots, &s->caller, task, NULL, fd);
+	} else {
+		close(fd);
+	}
+	if (r < 0) {
+		free(s);
+		fail(call, -r);
+		return;
+	}
+	call->state = s;
+	call->cancelled = on_cancelled;
 }

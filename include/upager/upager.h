@@ -156,11 +156,90 @@ struct upager_stat {
 	uint64_t image_limit;    /**< `image_memory` of the daemon */
 	uint64_t image_resident; /**< pages of files, of all programs */
 	uint64_t image_dirty;    /**< of these, what is not in its file yet */
-	uint64_t reserved[7];    /**< 0 */
+	uint64_t snapshot;       /**< size of the one of this process that is being written */
+	uint64_t snapshot_copied; /**< of that, what has been copied out of memory, or read */
+	uint64_t reserved[5];    /**< 0 */
 };
 
 /** -ESRCH: the process is not attached. */
 int upager_stat(struct upager *upager, struct upager_stat *ret);
+
+/**
+ * Begins to write an image of the process's memory to a file, as it is at one moment, while the
+ * process goes on: what fork() is used for to save in the background. It returns when that moment
+ * has been. What any thread wrote before the call is in the image, what one writes after the return
+ * is not, and it is one moment for all threads. Those that write to the memory wait until it has
+ * been, about as long as for a fork(); afterwards one waits only at its first write to a page that
+ * has not been copied yet, until it has been. The image is written by the daemon, and takes no
+ * memory of the process's.
+ *
+ * What can be in it is what is paged: private anonymous memory, resident or evicted; not the main
+ * thread's stack, mapped files, shared memory, reserved huge pages. Pages that are discarded or
+ * unmapped (MADV_DONTNEED, munmap(), a free() that does so) before they have been copied are lost
+ * to it, and zeros there; the result says how many. What a device writes to pages that are pinned
+ * for it may be in it.
+ *
+ * fd: an empty regular file (a memfd, too), open for writing, without O_APPEND and O_DIRECT. It may
+ *   be closed afterwards. The image is whole, and on the disk, when upager_snapshot_wait() returns
+ *   0; until then the file is none. To replace an older one, write another file, and rename() it.
+ * address, length: a range, page aligned; length is rounded up to whole pages, and at most 1 TiB.
+ *   All of it must be memory that can be in the image, and in the file it is one piece, with holes
+ *   where the memory was never written. NULL and 0: all memory that can be in it.
+ * *ret: a descriptor that becomes readable (poll(2), POLLIN) when the snapshot has ended, one way
+ *   or the other. close() it then; if the last copy is closed before, the snapshot is given up. It
+ *   is closed in programs that are executed, and not in forked children.
+ *
+ * -EBUSY: one of this process is being made, or written. -EINVAL: the address, or the file.
+ * -EBADF. -EFBIG: the length. -EFAULT: not all of the range is memory that can be in it.
+ * -ETIMEDOUT: for two seconds the address space changed all the time. -ESRCH: the process is not
+ * attached. -EOPNOTSUPP: the daemon can't evict its pages (before Linux 6.8). -ENOMEM, -EMFILE, or
+ * an error of the connection as with upager_open().
+ */
+int upager_snapshot(struct upager *upager, int fd, const void *address, size_t length, int *ret);
+
+struct upager_snapshot_result {
+	uint64_t size;     /**< bytes of memory with content that are in it */
+	uint64_t lost;     /**< of these, what was discarded before it was copied: zeros */
+	uint64_t stall_ns; /**< nanoseconds for which who wrote to the memory waited for the moment */
+	uint64_t reserved[5]; /**< 0 */
+};
+
+/**
+ * Waits for the end of a snapshot, and says how it ended; as often as asked. poll() before it waits
+ * with a timeout; upager_stat() tells how far it has come.
+ *
+ * snapshot: from upager_snapshot(). ret: may be NULL.
+ *
+ * -ENOSPC, -EIO, -EFBIG, …: the file could not be written. -ECANCELED: see below. -ETIMEDOUT: the
+ * file took nothing for seconds while threads waited to write. -ECONNRESET: the daemon has gone.
+ * -ENOMEM. -EAGAIN: it has not ended, and the descriptor was made O_NONBLOCK.
+ */
+int upager_snapshot_wait(int snapshot, struct upager_snapshot_result *ret);
+
+/**
+ * Gives up a snapshot, and does not wait for that: upager_snapshot_wait() then answers -ECANCELED,
+ * or what it would have answered if the end came first. The file is left as it is.
+ */
+int upager_snapshot_cancel(int snapshot);
+
+/** Bytes of an image that lie in the file as they lay in memory. All are multiples of 4096. */
+struct upager_snapshot_piece {
+	uint64_t address; /**< where they were in the memory of the process that was saved */
+	uint64_t length;
+	uint64_t offset; /**< where they are in the file: for upager_map_file(), mmap(), pread() */
+};
+
+/**
+ * Where in a snapshot's file is the page of `address`? *ret begins with it, and goes as far as file
+ * and memory go on alike. If the image does not have it (then it was empty: zeros), *ret is the
+ * next piece above. From 0 on, and then from address + length on, that finds all of them.
+ *
+ * Needs no daemon. fd: open for reading.
+ *
+ * -ENOENT: there is nothing there, nor above. -EBADMSG: the file is no snapshot, or not a whole
+ * one. -EIO, …
+ */
+int upager_snapshot_find(int fd, uint64_t address, struct upager_snapshot_piece *ret);
 
 #ifdef __cplusplus
 }

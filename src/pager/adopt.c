@@ -194,21 +194,20 @@ static bool is_known(const struct task *t, const struct procmaps_vma *vma)
 	return true;
 }
 
-bool adopt_complete(struct task *t)
+bool adopt_complete(struct task *t, uint64_t start, uint64_t end)
 {
 	bool query = pager_may(t->worker, PAGER_FEATURE_PROCMAP_QUERY);
 	struct procmaps maps = {0};
 	struct procmaps_vma vma;
-	uint64_t at = 0;
 	int r;
 
-	while ((r = procmaps_next(t->maps, query, &maps, at, &vma)) == 0) {
+	while ((r = procmaps_next(t->maps, query, &maps, start, &vma)) == 0 && vma.start < end) {
 		if (can_be_paged(t, &vma) && !is_known(t, &vma))
 			break;
-		at = vma.end;
+		start = vma.end;
 	}
 	procmaps_done(&maps);
-	return r == -ENOENT;
+	return r == -ENOENT || (r == 0 && vma.start >= end);
 }
 
 /* ---- the limit ---- */

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "base/util.h"
+
 int call_worker(struct worker *w, struct call *call,
 		void (*run)(struct worker *worker, struct mail *mail))
 {
@@ -22,6 +24,22 @@ int ask_all(struct pager *p, struct call *call,
 	for (unsigned i = 0; i < p->n_workers && r == -ESRCH; i++)
 		r = call_worker(&p->workers[i], call, run);
 	return r;
+}
+
+static void ask_task(struct worker *w, struct mail *mail)
+{
+	struct call *call = container_of(mail, struct call, mail);
+	struct task *t = worker_task(w, call->id);
+
+	call->result = t ? call->ask(t, call->context) : -ESRCH;
+	sem_post(&call->done);
+}
+
+int pager_ask(struct pager *p, pager_task_id id, int (*ask)(struct task *, void *), void *context)
+{
+	struct call call = {.id = id, .ask = ask, .context = context};
+
+	return ask_all(p, &call, ask_task);
 }
 
 struct task *find_task(struct worker *w, pager_task_id id, uint64_t token)

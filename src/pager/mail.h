@@ -18,9 +18,9 @@ struct call {
 	struct pager_welcome *welcome;
 	pager_task_id id;
 	const struct pager_agents *agents;
-	int fd;
-	uint64_t snapshot;
 	struct trace *trace;
+	int (*ask)(struct task *task, void *context);
+	void *context;
 };
 
 /* Waits for the worker, which ends `run` with sem_post(&call->done); returns call->result. */

@@ -9,7 +9,8 @@
 static bool must_come(enum pager_notice_kind kind)
 {
 	return kind == PAGER_NOTICE_TASK_GONE || kind == PAGER_NOTICE_TASK_FORKED ||
-	       kind == PAGER_NOTICE_SNAPSHOT || kind == PAGER_NOTICE_TRACE;
+	       kind == PAGER_NOTICE_SNAPSHOT_BEGUN || kind == PAGER_NOTICE_SNAPSHOT ||
+	       kind == PAGER_NOTICE_TRACE;
 }
 
 static void notify(struct pager *p, const struct pager_notice *notice)
@@ -50,9 +51,10 @@ void pager_notify(struct task *t, enum pager_notice_kind kind, uint64_t address,
 	notify(t->worker->pager, &notice);
 }
 
-void pager_notify_snapshot(struct task *t, const struct pager_snapshot_stat *stat, int error)
+void pager_notify_snapshot(struct task *t, enum pager_notice_kind kind,
+			   const struct pager_snapshot_stat *stat, int error)
 {
-	struct pager_notice notice = notice_of(t, PAGER_NOTICE_SNAPSHOT);
+	struct pager_notice notice = notice_of(t, kind);
 
 	notice.value = (uint64_t)-error;
 	notice.snapshot = *stat;

@@ -268,19 +268,15 @@ static void do_agents(struct worker *w, struct mail *mail)
 	sem_post(&call->done);
 }
 
-static void has_task(struct worker *w, struct mail *mail)
+static int index_of(struct task *t, void *context)
 {
-	struct call *call = container_of(mail, struct call, mail);
-
-	call->result = worker_task(w, call->id) ? (int)w->index : -ESRCH;
-	sem_post(&call->done);
+	(void)context;
+	return (int)t->worker->index;
 }
 
 int pager_find_worker(struct pager *p, pager_task_id id)
 {
-	struct call call = {.id = id};
-
-	return ask_all(p, &call, has_task);
+	return pager_ask(p, id, index_of, NULL);
 }
 
 int pager_agent_ready(struct pager *p, pager_task_id id, const struct pager_agents *agents)
@@ -291,22 +287,16 @@ int pager_agent_ready(struct pager *p, pager_task_id id, const struct pager_agen
 	return call_worker(&p->workers[index < 0 ? 0 : index], &call, do_agents);
 }
 
-static void do_detach(struct worker *w, struct mail *mail)
+static int detach(struct task *t, void *context)
 {
-	struct call *call = container_of(mail, struct call, mail);
-	struct task *t = worker_task(w, call->id);
-
-	call->result = t ? 0 : -ESRCH;
-	if (t)
-		task_end(t);
-	sem_post(&call->done);
+	(void)context;
+	task_end(t);
+	return 0;
 }
 
 void pager_detach(struct pager *p, pager_task_id id)
 {
-	struct call call = {.id = id};
-
-	ask_all(p, &call, do_detach);
+	pager_ask(p, id, detach, NULL);
 }
 
 /* ---- life ---- */

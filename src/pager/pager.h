@@ -180,18 +180,25 @@ struct pager_image_stat {
 };
 void pager_image_stat(const struct pager *pager, struct pager_image_stat *ret);
 
-/* Begins a snapshot of the task's memory, written to fd, an empty regular file; taken, also on failure.
- * proto/snapshot.h tells its form. Does not wait: PAGER_NOTICE_SNAPSHOT tells of the end, once: 0, or
- * ESRCH the task has ended, EAGAIN its memory did not stand still, ECANCELED, ETIMEDOUT the file took
- * nothing for seconds, or an error of writing. Here: -ESRCH no such task, -EBUSY one is being made,
- * -EOPNOTSUPP it has no agent. */
+/* Begins a snapshot of the task's memory, or of a range of it, written to fd, an empty regular file; taken,
+ * also on failure. proto/snapshot.h tells its form. Does not wait. PAGER_NOTICE_SNAPSHOT_BEGUN tells that
+ * the moment has been, PAGER_NOTICE_SNAPSHOT of the end, once, begun or not: 0, or ESRCH the task has
+ * ended, EAGAIN its memory did not stand still, EOPNOTSUPP its agents have not come, EFAULT not all of the
+ * range is memory that is paged, ECANCELED, ETIMEDOUT the file took nothing for seconds, or an error of
+ * writing. Here: -ESRCH no such task, -EBUSY one is being made, -EOPNOTSUPP it has no agent, -EINVAL the
+ * range, -EFBIG it is larger than 1 TiB. */
 struct pager_snapshot_stat {
 	uint64_t id;
 	uint64_t resident, evicted; /* bytes in it, by where they were */
+	uint64_t copied;            /* bytes of these that need not be kept for it any more */
 	uint64_t lost;              /* bytes of these that are zeros now */
 	uint64_t stall_ns;          /* how long who wrote to its memory waited for the beginning */
 };
-int pager_snapshot(struct pager *pager, pager_task_id task, int fd, uint64_t *ret_id);
+/* range: NULL: all that is paged. */
+int pager_snapshot(struct pager *pager, pager_task_id task, const struct pager_range *range, int fd,
+		   uint64_t *ret_id);
+/* Of the one that is being made. -ESRCH: there is none, or it has not begun. */
+int pager_snapshot_stat(struct pager *pager, pager_task_id task, struct pager_snapshot_stat *ret);
 /* Lets go of it, if it has not ended. */
 void pager_snapshot_cancel(struct pager *pager, pager_task_id task, uint64_t id);
 
@@ -230,6 +237,7 @@ enum pager_notice_kind {
 	PAGER_NOTICE_AGENT_REPLACED, /* a stuck twin was killed, the spare took over */
 	PAGER_NOTICE_UNEVICTABLE,   /* no agent left, or no way to evict here: value = errno */
 	PAGER_NOTICE_IMAGE_LOST,    /* value pages that nobody maps any more could not be written */
+	PAGER_NOTICE_SNAPSHOT_BEGUN, /* from now on what the task writes is not in it */
 	PAGER_NOTICE_SNAPSHOT,      /* it has ended: value = errno, 0 = whole */
 	PAGER_NOTICE_TRACE,         /* it has ended: value = errno, 0 = whole; of no group and no task */
 	PAGER_NOTICE_BROKEN,        /* the task can't be served; value = errno. It was killed. */
@@ -241,7 +249,7 @@ struct pager_notice {
 	pid_t pid;
 	uint64_t address;
 	uint64_t value;
-	struct pager_snapshot_stat snapshot; /* of PAGER_NOTICE_SNAPSHOT */
+	struct pager_snapshot_stat snapshot; /* of PAGER_NOTICE_SNAPSHOT… */
 	struct pager_trace_stat trace;       /* of PAGER_NOTICE_TRACE */
 };
 /* Readable when notices wait. */

@@ -1,5 +1,6 @@
 /*
- * Snapshots (snapshot.c), as the rest of pager/ sees them. On the worker's thread.
+ * Snapshots (snapshot.c), as the rest of pager/ sees them. On the worker's thread. pager.h tells how one is
+ * begun and given up.
  */
 #pragma once
 
@@ -8,13 +9,8 @@
 
 struct task;
 
-/* Takes fd, unless it fails: -EBUSY: one is being made; -EOPNOTSUPP: the task has no agent. The end is
- * told by PAGER_NOTICE_SNAPSHOT. */
-int snapshot_start(struct task *task, int fd, uint64_t id);
 /* Goes on with it; called in every pass over the task. */
 void snapshot_serve(struct task *task);
-/* Nobody wants it any more: ends with -ECANCELED, unless it has ended. */
-void snapshot_cancel(struct task *task, uint64_t id);
 /* The task has ended: so does its snapshot, with -ESRCH, when nothing is under way. */
 void snapshot_end(struct task *task);
 

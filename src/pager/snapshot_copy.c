@@ -1,8 +1,7 @@
 /*
  * What is resident: pages are pending until they have been copied, by the background or because
  * somebody is about to write to them. A page counts as copied if it was still protected after it had
- * been read: then nobody had written to it since the moment. (A marker without a word is protected, too,
- * and cannot be read: zeros, rightly.)
+ * been read: then nobody had written to it since the moment.
  *
  * What has been copied loses its protection at once, with its neighbours: a thread that writes page
  * after page waits once for all of them.
@@ -91,26 +90,22 @@ static int by_address(const void *a, const void *b)
 	return x->address < y->address ? -1 : x->address > y->address;
 }
 
-/* ---- which pages are pending ---- */
-
-int snapshot_pend(struct snapshot *s)
+void runs_sort(struct runs *runs)
 {
-	s->pending = malloc(s->n_resident / 8 + 8);
-	if (!s->pending)
-		return -ENOMEM;
-	memset(s->pending, 0xff, s->n_resident / 8 + 8);
-	s->n_pending = s->n_resident;
-	return 0;
+	if (runs->n)
+		qsort(runs->list, runs->n, sizeof(*runs->list), by_address);
 }
+
+/* ---- which pages are pending ---- */
 
 static bool is_pending(const struct snapshot *s, uint64_t page)
 {
-	return s->pending[page / 64] >> page % 64 & 1;
+	return !(s->copied[page / 64] >> page % 64 & 1);
 }
 
 static void no_longer_pending(struct snapshot *s, uint64_t page)
 {
-	s->pending[page / 64] &= ~(1ull << page % 64);
+	s->copied[page / 64] |= 1ull << page % 64;
 	s->n_pending--;
 }
 
@@ -333,7 +328,7 @@ static int move(struct runs *runs, uint64_t from, uint64_t to, uint64_t length)
 	for (ssize_t i = first; i < stop; i++)
 		runs->list[i].address += to - from;
 	if (first < stop)
-		qsort(runs->list, runs->n, sizeof(*runs->list), by_address);
+		runs_sort(runs);
 	return 0;
 }
 

@@ -127,19 +127,27 @@ static void slots_read(struct tier_io *tier, int error)
 	read_on(io);
 }
 
-/* How many of the evicted pages from the next on lie in neighbouring slots that can be read? */
+/* Which page of the file is it? They come behind those that were resident. */
+static uint64_t evicted_at(const struct snapshot *s, size_t i)
+{
+	return s->one_piece ? bytes_to_pages(s->evicted[i].address - s->start) : s->n_resident + i;
+}
+
+/* How many of the evicted pages from the next on lie in neighbouring slots that can be read? And are
+ * neighbours in the file, too. */
 static uint32_t cluster(const struct snapshot *s)
 {
-	const word_t *words = s->evicted + s->evicted_done;
-	struct slot first = word_slot(words[0]);
+	const struct evicted_page *pages = s->evicted + s->evicted_done;
+	struct slot first = word_slot(pages[0].word);
 	const struct slots *slots = &tier_of(s->task->worker, first.tier)->slots;
 	uint32_t n = 0;
 
 	while (n < SNAPSHOT_CHUNK && s->evicted_done + n < s->n_evicted) {
-		struct slot slot = word_slot(words[n]);
+		struct slot slot = word_slot(pages[n].word);
 
-		if (word_tag(words[n]) != WORD_SWAP || slot.tier != first.tier ||
-		    slot.index != first.index + n || slots->records[slot.index].writing)
+		if (word_tag(pages[n].word) != WORD_SWAP || slot.tier != first.tier ||
+		    slot.index != first.index + n || slots->records[slot.index].writing ||
+		    evicted_at(s, s->evicted_done + n) != evicted_at(s, s->evicted_done) + n)
 			break;
 		n++;
 	}
@@ -164,14 +172,15 @@ static void write_at_hand(struct snapshot *s, uint64_t page, word_t word)
 
 bool snapshot_read_next(struct snapshot *s)
 {
-	uint64_t page = s->n_resident + s->evicted_done;
 	struct snapshot_io *io;
+	uint64_t page;
 	word_t word;
 	uint32_t n;
 
 	if (s->evicted_done == s->n_evicted)
 		return false;
-	word = s->evicted[s->evicted_done];
+	page = evicted_at(s, s->evicted_done);
+	word = s->evicted[s->evicted_done].word;
 	if (word_tag(word) != WORD_SWAP || word_tier(word) == TIER_SAME) {
 		write_at_hand(s, page, word);
 		s->evicted_done++;
@@ -197,42 +206,65 @@ bool snapshot_read_next(struct snapshot *s)
 void snapshot_put_evicted(struct snapshot *s)
 {
 	while (s->evicted_done < s->n_evicted)
-		pager_slot_put(s->task->worker, s->evicted[s->evicted_done++]);
+		pager_slot_put(s->task->worker, s->evicted[s->evicted_done++].word);
 }
 
 /* ---- what makes it a file ---- */
 
-void snapshot_write_table(struct snapshot *s)
+static int list_runs(struct snapshot *s)
 {
-	const struct runs *parts[] = {&s->runs, &s->evicted_runs};
-	const uint64_t first[] = {0, s->n_resident};
-	struct snapshot_run *run;
-	struct snapshot_io *io;
+	int r = 0;
 
-	s->header.version = SNAPSHOT_VERSION;
-	s->header.pid = s->task->pid;
-	s->header.n_runs = s->runs.n + s->evicted_runs.n;
-	s->header.n_pages = s->n_resident + s->n_evicted;
-	s->header.data = page_up(sizeof(s->header) + s->header.n_runs * sizeof(*run));
-	io = snapshot_io_new(s, 0, s->header.data);
+	if (s->one_piece)
+		return runs_add(&s->table, s->start, s->header.n_pages, 0);
+	for (size_t i = 0; i < s->runs.n && r == 0; i++)
+		r = runs_add(&s->table, s->runs.list[i].address, s->runs.list[i].pages,
+			     s->runs.list[i].first);
+	for (size_t i = 0; i < s->n_evicted && r == 0; i++)
+		r = runs_add(&s->table, s->evicted[i].address, 1, evicted_at(s, i));
+	return r;
+}
+
+int snapshot_lay_out(struct snapshot *s)
+{
+	s->header.n_pages = s->one_piece ? bytes_to_pages(s->end - s->start) : s->n_resident + s->n_evicted;
+	s->n_pending = s->n_resident;
+	s->copied = calloc(s->header.n_pages / 64 + 1, sizeof(*s->copied));
+	if (!s->copied || list_runs(s) < 0)
+		return -ENOMEM;
+	s->header.n_runs = s->table.n;
+	s->header.data =
+		page_up(sizeof(s->header) + s->table.n * sizeof(struct snapshot_run));
+	return 0;
+}
+
+/* Header and runs, without the magic. */
+static void write_table(struct snapshot *s)
+{
+	struct snapshot_io *io = snapshot_io_new(s, 0, s->header.data);
+	struct snapshot_run *run;
+
 	if (!io)
 		return;
+	s->header.version = SNAPSHOT_VERSION;
+	s->header.pid = s->task->pid;
 	memset(io->buffer, 0, s->header.data);
 	memcpy(io->buffer, &s->header, sizeof(s->header));
 	run = (void *)(io->buffer + sizeof(s->header));
-	for (unsigned p = 0; p < 2; p++)
-		for (size_t i = 0; i < parts[p]->n; i++) {
-			const struct run *r = &parts[p]->list[i];
+	runs_sort(&s->table);
+	for (size_t i = 0; i < s->table.n; i++) {
+		const struct run *r = &s->table.list[i];
 
-			*run++ = (struct snapshot_run){
-				.address = r->address,
-				.length = pages_to_bytes(r->pages),
-				.offset = snapshot_offset(s, first[p] + r->first),
-			};
-		}
+		*run++ = (struct snapshot_run){
+			.address = r->address,
+			.length = pages_to_bytes(r->pages),
+			.offset = snapshot_offset(s, r->first),
+		};
+	}
 	snapshot_io_write(io);
 }
 
+/* At least one is written, that says nothing: a file that ends with a hole is as long as its pages, too. */
 static void write_lost(struct snapshot *s)
 {
 	struct snapshot_lost *lost;
@@ -240,12 +272,11 @@ static void write_lost(struct snapshot *s)
 
 	s->header.n_lost = s->lost.n;
 	s->header.lost = snapshot_offset(s, s->header.n_pages);
-	if (!s->lost.n)
-		return;
-	io = snapshot_io_new(s, s->header.lost, s->lost.n * sizeof(*lost));
+	io = snapshot_io_new(s, s->header.lost, MAX(s->lost.n, (size_t)1) * sizeof(*lost));
 	if (!io)
 		return;
 	lost = (void *)io->buffer;
+	lost[0] = (struct snapshot_lost){0};
 	for (size_t i = 0; i < s->lost.n; i++)
 		lost[i] = (struct snapshot_lost){
 			.offset = snapshot_offset(s, s->lost.list[i].first),
@@ -295,6 +326,7 @@ bool snapshot_finish(struct snapshot *s)
 		switch (s->step++) {
 		case 0:
 			write_lost(s);
+			write_table(s);
 			break;
 		case 1:
 			sync_file(s);

@@ -21,6 +21,8 @@ struct runs {
 struct snapshot {
 	struct task *task;
 	int fd;
+	uint64_t start, end; /* addresses: what is wanted of the memory */
+	bool one_piece;      /* a range: it lies in the file as in memory, with holes */
 	int error; /* the first that came */
 	enum { SNAPSHOT_BEGINS, SNAPSHOT_COPIES, SNAPSHOT_FINISHES } phase;
 	bool impatient; /* nobody will call when it can go on: counted in the worker */
@@ -30,9 +32,9 @@ struct snapshot {
 	struct pager_snapshot_stat stat;
 	struct snapshot_header header;
 
-	/* What was resident at the moment, by address; its pages come first in the file. */
+	/* What was resident at the moment, by address; unless it is a range, the file begins with it. */
 	struct runs runs;
-	uint64_t *pending; /* a bit for each of these pages: not copied yet */
+	uint64_t *copied; /* a bit for each page of the file: of those in runs, what is not pending */
 	uint64_t n_resident, n_pending;
 	size_t at_run; /* the background is here */
 	uint64_t at_page;
@@ -40,11 +42,14 @@ struct snapshot {
 	uint64_t progress_at; /* ns: when something was last written */
 
 	/* What was evicted: words, SWAP or POISON, whose slots are counted. */
-	struct runs evicted_runs;
-	word_t *evicted; /* owned; by page, from n_resident on */
+	struct evicted_page {
+		word_t word;
+		uint64_t address;
+	} *evicted; /* owned */
 	size_t n_evicted, evicted_capacity, evicted_done;
 
-	struct runs lost; /* `first` and `pages` alone */
+	struct runs table; /* of the file */
+	struct runs lost;  /* `first` and `pages` alone */
 	unsigned step;    /* of finishing */
 	struct completion sync;
 };
@@ -52,10 +57,13 @@ struct snapshot {
 /* ---- snapshot.c ---- */
 void snapshot_fail(struct snapshot *snapshot, int error);
 
+/* ---- snapshot_begin.c ---- */
+/* Protects and notes all. -EAGAIN: not yet, soon again; -EFAULT: a range, and not all of it can be in it. */
+int snapshot_try(struct snapshot *snapshot);
+
 /* ---- snapshot_copy.c: what is resident ---- */
 int runs_add(struct runs *runs, uint64_t address, uint64_t pages, uint64_t first);
-/* => runs and n_resident are set. All of them are pending. */
-int snapshot_pend(struct snapshot *snapshot);
+void runs_sort(struct runs *runs); /* by address */
 /* The next chunk in the background; false: there is none. */
 bool snapshot_copy_next(struct snapshot *snapshot);
 
@@ -83,8 +91,8 @@ static inline uint64_t snapshot_offset(const struct snapshot *s, uint64_t page)
 }
 /* Notes pages of the file that are not what they were. */
 void snapshot_lose(struct snapshot *snapshot, uint64_t page, uint64_t n);
-/* Header and runs, without the magic. */
-void snapshot_write_table(struct snapshot *snapshot);
+/* => all that is in it has been noted, and is pending. Says where in the file it will be. */
+int snapshot_lay_out(struct snapshot *snapshot);
 /* Reads evicted pages on; false: there are none, or the next is on its way to its slot. */
 bool snapshot_read_next(struct snapshot *snapshot);
 /* Lets go of the slots that have not been read. */

@@ -101,7 +101,8 @@ struct pager_group {
 };
 
 /* ---- notices.c ---- */
-void pager_notify_snapshot(struct task *task, const struct pager_snapshot_stat *stat, int error);
+void pager_notify_snapshot(struct task *task, enum pager_notice_kind kind,
+			   const struct pager_snapshot_stat *stat, int error);
 void pager_notify_trace(struct pager *pager, const struct pager_trace_stat *stat, int error);
 void pager_notify(struct task *task, enum pager_notice_kind kind, uint64_t address, uint64_t value);
 /* The same, when it concerns nobody in particular. */
@@ -113,6 +114,9 @@ struct task *worker_task(struct worker *worker, pager_task_id id); /* NULL: none
 /* ---- pager.c ---- */
 /* The index of the worker that has the task, or -ESRCH. Waits for workers; not for them to call. */
 int pager_find_worker(struct pager *pager, pager_task_id id);
+/* Runs on the worker that has the task, and waits for it; not for workers to call. -ESRCH: none has. */
+int pager_ask(struct pager *pager, pager_task_id id, int (*ask)(struct task *task, void *context),
+	      void *context);
 static inline bool pager_may(const struct worker *w, enum pager_feature feature)
 {
 	return w->pager->config.features & feature;
@@ -281,8 +285,8 @@ bool evict_retry_marks(struct task *task); /* markers that an event prevented */
 /* ---- adopt.c: which memory there is ---- */
 int adopt_sentinel(struct task *task);
 void adopt_scan(struct task *task);
-/* Is all that can be paged registered, as far as it lets itself be? */
-bool adopt_complete(struct task *task);
+/* Is all in the range that can be paged registered, as far as it lets itself be? */
+bool adopt_complete(struct task *task, uint64_t start, uint64_t end);
 void group_arm(struct group *group); /* registers the memory of its tasks; once is for ever */
 void adopt_sample(struct group *group); /* statm of all tasks, limit, eviction, waiters */
 /* Room for the programs of a group, pages. */

@@ -18,6 +18,9 @@
  *   client → daemon  advise (a range)        daemon → client  reply
  *   client → daemon  stat                    daemon → client  figures
  *
+ *   client → daemon  snapshot (a range) + file   daemon → client  reply, when its moment has been
+ *   client → daemon  cancel, or nothing          daemon → client  ended
+ *
  * One that is not yet attached gets itself a group, which lives while the connection does, and has
  * to say hello meanwhile:
  *
@@ -52,6 +55,9 @@ enum session_type {
 	SESSION_REPLY,
 	SESSION_STAT,
 	SESSION_FIGURES,
+	SESSION_SNAPSHOT,
+	SESSION_CANCEL,
+	SESSION_ENDED,
 };
 
 struct session_header {
@@ -121,7 +127,7 @@ struct session_map {
 	uint64_t unit;   /* bytes best read together; 0 = no matter */
 };
 
-/* Of mapped, sync and advise. */
+/* Of mapped, sync, advise and snapshot; length 0, of the last alone: all memory. */
 struct session_range {
 	struct session_header header;
 	uint32_t advice; /* enum session_advice */
@@ -153,6 +159,20 @@ struct session_figures {
 	uint64_t limit, resident, peak, evicted; /* bytes, of the group */
 	uint64_t minor, major;                   /* faults */
 	uint64_t image_limit, image_resident, image_dirty; /* bytes, of all programs */
+	uint64_t snapshot, snapshot_copied; /* bytes, of the one that the client takes now */
+};
+
+struct session_cancel {
+	struct session_header header;
+};
+
+/* Of a snapshot: if it failed before its moment, the reply says so, and nothing follows. */
+struct session_ended {
+	struct session_header header;
+	int32_t status; /* 0 or -errno */
+	uint32_t reserved;
+	uint64_t size, lost; /* bytes */
+	uint64_t stall_ns;
 };
 
 /* What the daemon puts on a forked child's sentinel page. */

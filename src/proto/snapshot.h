@@ -2,6 +2,9 @@
  * The file that a snapshot is: header, runs, and from header.data on the pages, page aligned, so that
  * each run can be mapped; then what was lost. Native integers. The magic is written last: without it
  * the file is not whole.
+ *
+ * Of all memory, the file has what was not empty, page after page. Of a range it is one run, that has all
+ * of it: what was empty is a hole.
  */
 #pragma once
 
@@ -22,7 +25,7 @@ struct snapshot_header {
 	int64_t time;     /* of the moment: nanoseconds since 1970 */
 };
 
-/* Memory with content; what is in no run reads as zeros. Not sorted. */
+/* What is in no run was empty: zeros. Sorted by address, disjoint. */
 struct snapshot_run {
 	uint64_t address, length, offset; /* bytes; offset from the file's beginning */
 };

@@ -89,3 +89,10 @@ int file_write(int fd, const void *from, uint64_t length, uint64_t offset)
 
 	return n < 0 ? -errno : (uint64_t)n == length ? 0 : -EIO;
 }
+
+bool file_is_fresh(int fd)
+{
+	struct file_identity file;
+
+	return file_access(fd) > O_RDONLY && file_identify(fd, &file) == 0 && file.size == 0;
+}

@@ -32,3 +32,6 @@ int file_resize(int fd, uint64_t size);
 /* Everything at its place; -EIO for a short transfer. */
 int file_read(int fd, void *to, uint64_t length, uint64_t offset);
 int file_write(int fd, const void *from, uint64_t length, uint64_t offset);
+
+/* Empty, regular, and open for writing wherever we want: something can be recorded in it. */
+bool file_is_fresh(int fd);

@@ -153,8 +153,7 @@ int procmaps_next(int maps_fd, bool use_query, struct procmaps *maps, uint64_t a
 		if (r != -ENOTTY)
 			return r == -ENOENT && !address ? -ESRCH : r;
 	}
-	if (!address) {
-		maps->n = maps->next = 0;
+	if (!maps->n) {
 		r = read_text(maps_fd, append_each, maps);
 		if (r < 0)
 			return r;

@@ -31,7 +31,7 @@ struct procmaps {
 };
 
 /* The first VMA that ends above `address`. With PROCMAP_QUERY it is asked for at this moment; the
- * text is read once, when address is 0, into *maps. -ENOENT: there is none; -ESRCH: the process has
+ * text is read once, into *maps, which is empty at first. -ENOENT: there is none; -ESRCH: the process has
  * ended. */
 int procmaps_next(int maps_fd, bool use_query, struct procmaps *maps, uint64_t address,
 		  struct procmaps_vma *ret);

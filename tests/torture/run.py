@@ -26,7 +26,7 @@ import trace_file
 SWAP = {"path": "swap", "size": "4G"}
 EVERY = 0.3  # seconds
 EXCUSES = ("has ended", "is no task", "is not evictable", "did not stand still", "no daemon listens",
-           "went away")
+           "went away", "another snapshot")
 
 
 class Snapshots:

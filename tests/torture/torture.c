@@ -19,7 +19,8 @@ static struct op *table[128];
 static unsigned n_ops, total_weight;
 
 static struct op *const lists[] = {ops_touch, ops_map,     ops_advice,
-				   ops_io,    ops_process, ops_shared, ops_huge, ops_file};
+				   ops_io,    ops_process, ops_shared, ops_huge, ops_file,
+				   ops_save};
 #define RARE 20 /* weights below fork's are of this many */
 
 const char *op_name(int op)
@@ -285,6 +286,7 @@ int main(int argc, char **argv)
 	       size, single ? ", single" : "");
 	fflush(stdout);
 	signals_init();
+	save_init();
 	streams_make();
 	files_make(&W->actor[0]);
 	if (!single)

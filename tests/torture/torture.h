@@ -194,7 +194,7 @@ struct op {
 #define OP_SHARED   4u /* needs the other actors' state to be true */
 #define OP_PROCESS  8u /* starts processes */
 extern struct op ops_touch[], ops_map[], ops_advice[], ops_io[], ops_process[], ops_shared[],
-	ops_huge[], ops_file[];
+	ops_huge[], ops_file[], ops_save[];
 
 /* page.c */
 uint64_t mix64(uint64_t x);
@@ -271,6 +271,9 @@ void *remap(void *from, size_t old_size, size_t new_size, int flags, ...);
 bool private_room(struct actor *a, unsigned more); /* for more pages that may be copied */
 void views_verify(struct actor *a, const struct actor *whose);
 void views_after_fork(struct actor *a);
+
+/* ops_save.c */
+void save_init(void); /* before there are threads */
 
 /* ops_process.c */
 void children_reap(struct actor *a, bool wait);

@@ -303,16 +303,30 @@ int pager_agent_ready(struct pager *pager, pager_task_id id, const struct pager_
 	return 0;
 }
 
-int pager_snapshot(struct pager *pager, pager_task_id id, int fd, uint64_t *ret_id)
+int pager_snapshot(struct pager *pager, pager_task_id id, const struct pager_range *range, int fd,
+		   uint64_t *ret_id)
 {
 	struct fake_entry *entry = find(pager, id);
 
 	close(fd);
+	if (range && range->address % 4096)
+		return -EINVAL;
 	if (!entry)
 		return -ESRCH;
 	if (entry->task.snapshot)
 		return -EBUSY;
 	*ret_id = entry->task.snapshot = ++pager->last_id;
+	entry->task.snapshot_length = range ? range->length : 0;
+	return 0;
+}
+
+int pager_snapshot_stat(struct pager *pager, pager_task_id id, struct pager_snapshot_stat *ret)
+{
+	const struct fake_entry *entry = find(pager, id);
+
+	if (!entry || !entry->task.snapshot)
+		return -ESRCH;
+	*ret = (struct pager_snapshot_stat){.resident = 8192, .evicted = 4096, .copied = 4096};
 	return 0;
 }
 
@@ -324,14 +338,13 @@ void pager_snapshot_cancel(struct pager *pager, pager_task_id id, uint64_t snaps
 		fake_pager_snapshot_ends(pager, id, ECANCELED);
 }
 
-void fake_pager_snapshot_ends(struct pager *pager, pager_task_id id, int error)
+static void snapshot_notice(struct pager *pager, const struct fake_entry *entry,
+			    enum pager_notice_kind kind, int error)
 {
-	struct fake_entry *entry = find(pager, id);
-
 	fake_pager_notice(pager, &(struct pager_notice){
-					 .kind = PAGER_NOTICE_SNAPSHOT,
+					 .kind = kind,
 					 .group = entry->task.group,
-					 .task = id,
+					 .task = entry->task.id,
 					 .pid = entry->task.attach.pid,
 					 .value = (uint64_t)error,
 					 .snapshot = {.id = entry->task.snapshot,
@@ -340,6 +353,18 @@ void fake_pager_snapshot_ends(struct pager *pager, pager_task_id id, int error)
 						      .lost = 4096,
 						      .stall_ns = 5000},
 				 });
+}
+
+void fake_pager_snapshot_begins(struct pager *pager, pager_task_id id)
+{
+	snapshot_notice(pager, find(pager, id), PAGER_NOTICE_SNAPSHOT_BEGUN, 0);
+}
+
+void fake_pager_snapshot_ends(struct pager *pager, pager_task_id id, int error)
+{
+	struct fake_entry *entry = find(pager, id);
+
+	snapshot_notice(pager, entry, PAGER_NOTICE_SNAPSHOT, error);
 	entry->task.snapshot = 0;
 }
 

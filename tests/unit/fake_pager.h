@@ -12,6 +12,7 @@
 pager_task_id fake_pager_fork(struct pager *pager, pager_task_id parent, uint64_t token);
 void fake_pager_notice(struct pager *pager, const struct pager_notice *notice);
 
+void fake_pager_snapshot_begins(struct pager *pager, pager_task_id id);
 void fake_pager_snapshot_ends(struct pager *pager, pager_task_id id, int error);
 
 /* The group's trace ends; nothing if it has none. */
@@ -25,6 +26,7 @@ struct fake_task {
 	bool ready, detached;
 	uint64_t token; /* of a child that has not said hello */
 	uint64_t snapshot; /* that is being made; 0 = none */
+	uint64_t snapshot_length; /* bytes; 0 = of all */
 };
 const struct fake_task *fake_pager_task(struct pager *pager, pager_task_id id);
 unsigned fake_pager_n_groups(void); /* that exist now */

@@ -24,14 +24,16 @@ static int a_file(int flags)
 	return fd;
 }
 
+static bool ask_more;
+
 /* Without a wait for an answer; returns how many came at once. */
 static unsigned snapshot(struct peer *peer, pid_t pid, int fd)
 {
 	char message[256];
 
 	snprintf(message, sizeof(message),
-		 "{\"method\":\"io.upager.Pager.Snapshot\",\"parameters\":{\"pid\":%d,\"fd\":%d}}",
-		 (int)pid, fd);
+		 "{\"method\":\"io.upager.Pager.Snapshot\",\"parameters\":{\"pid\":%d,\"fd\":%d}%s}",
+		 (int)pid, fd, ask_more ? ",\"more\":true" : "");
 	peer->n = 0;
 	cr_assert_eq(varlink_feed(&peer->link, message, strlen(message) + 1), 0);
 	return peer->n;
@@ -67,6 +69,7 @@ Test(recordings, snapshot_answers_when_it_is_whole)
 
 	cr_expect_eq(snapshot(&user, getpid(), fd), 0);
 	cr_expect_eq(fcntl(fd, F_GETFD), FD_CLOEXEC, "it is a duplicate that was taken");
+	fake_pager_snapshot_begins(pager, id);
 	fake_pager_snapshot_ends(pager, id, 0);
 	notices_drain(&notices);
 	cr_assert_eq(user.n, 1);
@@ -75,6 +78,23 @@ Test(recordings, snapshot_answers_when_it_is_whole)
 	for (size_t i = 0; i < 4; i++)
 		cr_expect_eq(json_integer_value(json_object_get(reply, fields[i])), expected[i], "%s",
 			     fields[i]);
+	close(fd);
+	detach(getpid());
+}
+
+Test(recordings, snapshot_tells_of_its_moment)
+{
+	pager_task_id id = task_with_group();
+	int fd = a_file(O_RDWR);
+
+	ask_more = true;
+	cr_expect_eq(snapshot(&user, getpid(), fd), 0);
+	fake_pager_snapshot_begins(pager, id);
+	notices_drain(&notices);
+	cr_expect(user.n == 1 && json_is_true(json_object_get(user.last, "continues")));
+	fake_pager_snapshot_ends(pager, id, 0);
+	notices_drain(&notices);
+	cr_expect(user.n == 2 && !json_is_true(json_object_get(user.last, "continues")));
 	close(fd);
 	detach(getpid());
 }
@@ -120,7 +140,7 @@ Test(recordings, snapshot_of_what_is_not_one_s_own)
 Test(recordings, snapshot_into_what_is_no_file)
 {
 	int fds[] = {a_file(O_RDONLY), a_file(O_RDWR | O_APPEND), a_file(O_PATH), a_file(O_RDWR),
-		     open("/dev/null", O_RDWR), 4000, -1};
+		     a_file(O_RDWR | O_DIRECT), open("/dev/null", O_RDWR), 4000, -1};
 
 	task_with_group();
 	cr_assert_eq(write(fds[3], "x", 1), 1);
@@ -129,7 +149,7 @@ Test(recordings, snapshot_into_what_is_no_file)
 		cr_expect_str_eq(error_of(&user), "InvalidParameter", "%zu", i);
 	}
 	expect_error(&user, "Snapshot", "{\"pid\":1,\"fd\":4294967296}", "NoSuchTask");
-	for (size_t i = 0; i < 5; i++)
+	for (size_t i = 0; i < 6; i++)
 		close(fds[i]);
 	detach(getpid());
 }

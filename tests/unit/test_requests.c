@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -14,12 +15,15 @@
 #include "traces.h"
 #include "clients.h"
 #include "failure.h"
+#include "fake_pager.h"
 #include "listen.h"
 #include "log.h"
 #include "monitor.h"
 #include "notices.h"
 #include "proto/session.h"
 #include "sessions.h"
+#include "snapshots.h"
+#include "sys/pidfd.h"
 
 static struct pager *pager;
 static struct registry registry;
@@ -43,6 +47,7 @@ static void setup(void)
 	cr_assert_eq(pager_new(&config, &pager, NULL), 0);
 	registry_init(&registry, pager);
 	monitors_init(&monitors, &loop, &registry);
+	snapshots_init(&snapshots, pager);
 	notices = (struct notices){pager, &registry, &monitors, &snapshots, &traces};
 	clients = (struct clients){&loop, pager, &registry, &notices, &monitors};
 	sessions = (struct sessions){.loop = &loop, .clients = &clients, .give_up_s = 10};
@@ -54,6 +59,7 @@ static void pump(void)
 {
 	for (unsigned i = 0; i < 10; i++) {
 		uv_run(&loop, UV_RUN_NOWAIT);
+		notices_drain(&notices);
 		usleep(500);
 	}
 }
@@ -233,5 +239,169 @@ Test(requests, a_child_is_not_its_parent)
 	pump();
 	cr_expect_eq(replied(fd), -EPERM);
 	cr_expect(is_closed(fd));
+	close(fd);
+}
+
+/* ---- snapshots ---- */
+
+static struct client *self;
+static int lifeline;
+
+/* This process is a client; => its task. */
+static pager_task_id attach_self(void)
+{
+	struct pager_attach what = {getpid(), -1, -1, -1, -1, -1, -1, -1, 0, 0};
+	struct pager_welcome welcome;
+	struct group *group;
+	pager_task_id id;
+	int ends[2];
+
+	cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+	lifeline = ends[1];
+	cr_assert_eq(registry_create(&registry, "self", 0, &self, 1 << 24, &group), 0);
+	cr_assert_eq(pager_attach(pager, group->pager, &what, &welcome, &id), 0);
+	registry_task_add(&registry, group, id, 0, getpid());
+	self = client_new(&clients, group, getpid(), pidfd_open_pid(getpid()), ends[0],
+			  open("/proc/self/maps", O_RDONLY | O_CLOEXEC), id);
+	cr_assert(self);
+	registry_release(&registry, group);
+	return id;
+}
+
+static void detach_self(void)
+{
+	client_free(self);
+	pump();
+	close(lifeline);
+}
+
+/* => the connection, after the request. */
+static int ask_snapshot(uint64_t address, uint64_t length)
+{
+	struct session_range range = {.address = address, .length = length};
+	int fd = connect_session(), file = memfd_create("image", MFD_CLOEXEC);
+
+	session_header_init(&range.header, SESSION_SNAPSHOT);
+	cr_assert_eq(session_send(fd, &range, sizeof(range), &file, 1), 0);
+	close(file);
+	pump();
+	return fd;
+}
+
+static void cancel(int fd)
+{
+	struct session_cancel message;
+
+	ask(fd, SESSION_CANCEL, &message, sizeof(message));
+}
+
+static struct session_ended ended(int fd)
+{
+	struct session_ended message;
+
+	cr_assert_eq(session_receive(fd, SESSION_ENDED, &message, sizeof(message), NULL, 0, NULL,
+				     NULL), 0);
+	cr_expect(is_closed(fd));
+	close(fd);
+	return message;
+}
+
+Test(requests, snapshot)
+{
+	pager_task_id id = attach_self();
+	int fd = ask_snapshot(0x10000, 8192), second;
+	struct session_figures figures;
+	struct session_ended end;
+	struct session_stat stat;
+
+	cr_expect_eq(fake_pager_task(pager, id)->snapshot_length, 8192);
+	cr_expect_eq(replied(fd), -EAGAIN, "before its moment nothing is said");
+	fake_pager_snapshot_begins(pager, id);
+	pump();
+	cr_expect_eq(replied(fd), 0);
+	second = ask_snapshot(0, 0);
+	cr_expect_eq(replied(second), -EBUSY);
+	close(second);
+	second = connect_session();
+	ask(second, SESSION_STAT, &stat, sizeof(stat));
+	cr_assert_eq(session_receive(second, SESSION_FIGURES, &figures, sizeof(figures), NULL, 0,
+				     NULL, NULL), 0);
+	cr_expect(figures.snapshot == 12288 && figures.snapshot_copied == 4096);
+	close(second);
+	fake_pager_snapshot_ends(pager, id, 0);
+	pump();
+	end = ended(fd);
+	cr_expect(end.status == 0 && end.size == 12288 && end.lost == 4096 && end.stall_ns == 5000);
+	detach_self();
+}
+
+Test(requests, snapshot_that_does_not_come_about)
+{
+	pager_task_id id;
+	int fd = ask_snapshot(0, 0);
+
+	cr_expect_eq(replied(fd), -ESRCH, "not attached");
+	close(fd);
+	id = attach_self();
+	fd = ask_snapshot(1, 4096);
+	cr_expect_eq(replied(fd), -EINVAL);
+	close(fd);
+	fd = ask_snapshot(0, 0);
+	fake_pager_snapshot_ends(pager, id, EFAULT);
+	pump();
+	cr_expect_eq(replied(fd), -EFAULT);
+	cr_expect(is_closed(fd));
+	close(fd);
+	detach_self();
+}
+
+Test(requests, snapshot_is_cancelled)
+{
+	pager_task_id id = attach_self();
+	int fd = ask_snapshot(0, 0);
+
+	cancel(fd);
+	cr_expect_eq(replied(fd), -ECANCELED, "before its moment");
+	close(fd);
+	fd = ask_snapshot(0, 0);
+	fake_pager_snapshot_begins(pager, id);
+	pump();
+	cr_expect_eq(replied(fd), 0);
+	cancel(fd);
+	cr_expect_eq(ended(fd).status, -ECANCELED);
+	fd = ask_snapshot(0, 0);
+	cr_expect_neq(fake_pager_task(pager, id)->snapshot, 0);
+	close(fd);
+	pump();
+	cr_expect_eq(fake_pager_task(pager, id)->snapshot, 0, "nobody waits any more");
+	fd = connect_session();
+	cancel(fd);
+	cr_expect_eq(replied(fd), -EPROTO, "there is nothing to cancel");
+	close(fd);
+	/* A message that is out of place ends it, too. */
+	fd = ask_snapshot(0, 0);
+	ask(fd, SESSION_SNAPSHOT, &(struct session_range){.length = 4096},
+	    sizeof(struct session_range));
+	cr_expect_eq(replied(fd), -EPROTO);
+	cr_expect_eq(fake_pager_task(pager, id)->snapshot, 0);
+	close(fd);
+	detach_self();
+}
+
+/* The client goes while its snapshot is being made, before and after its connection does. */
+Test(requests, snapshot_of_who_has_gone)
+{
+	pager_task_id id = attach_self();
+	int fd = ask_snapshot(0, 0);
+
+	fake_pager_snapshot_begins(pager, id);
+	pump();
+	cr_expect_eq(replied(fd), 0);
+	fake_pager_snapshot_ends(pager, id, ESRCH);
+	detach_self();
+	cr_expect_eq(ended(fd).status, -ESRCH);
+	attach_self();
+	fd = ask_snapshot(0, 0);
+	detach_self();
 	close(fd);
 }

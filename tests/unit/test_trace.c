@@ -284,7 +284,7 @@ static void do_puts(struct worker *w, struct mail *mail)
 	struct call *call = container_of(mail, struct call, mail);
 
 	(void)w;
-	for (uint64_t i = 0; call->group->trace && i < call->snapshot; i++)
+	for (uint64_t i = 0; call->group->trace && i < call->id; i++)
 		trace_put(call->group->trace,
 			  &(struct trace_record){.kind = TRACE_WOKEN, .task = 1, .pages = i,
 						 .address = (i * 7919 % 100000) << PAGE_SHIFT});
@@ -293,7 +293,7 @@ static void do_puts(struct worker *w, struct mail *mail)
 
 static void put(uint64_t n)
 {
-	struct call call = {.group = &group->group, .snapshot = n};
+	struct call call = {.group = &group->group, .id = n};
 
 	call_worker(group->group.worker, &call, do_puts);
 }
