@@ -19,7 +19,11 @@ struct reader {
 const char *conf_key_path(const struct conf_key *key, char *buffer, size_t size)
 {
 	static const char *const prefixes[] = {
-	    [CONF_TOP] = "", [CONF_SWAP] = "swap[].", [CONF_FEATURES] = "features."};
+	    [CONF_TOP] = "",
+	    [CONF_SWAP] = "swap[].",
+	    [CONF_COMPRESSED] = "compressed.",
+	    [CONF_FEATURES] = "features.",
+	};
 
 	snprintf(buffer, size, "%s%s", prefixes[key->section], key->name);
 	return buffer;
@@ -147,7 +151,8 @@ static int read_value(struct reader *reader, const char *prefix, const struct co
 	case CONF_LIST:
 		return read_swaps(reader, value);
 	case CONF_OBJECT:
-		return read_section(reader, CONF_FEATURES, key->name, value, reader->conf);
+		return read_section(reader, (enum conf_section)key->max, key->name, value,
+				    reader->conf);
 	case CONF_UINT:
 		r = read_integer(reader, prefix, key, value, &number);
 		if (r >= 0)
