@@ -327,12 +327,12 @@ bool zlog_clean(struct zlog *log)
 void segment_release(struct segment *segment, bool again)
 {
 	struct zlog *log = segment->log;
+	struct segment *open = open_segment(log);
 
 	segment->held = false;
-	if (again && segment->objects && segment != open_segment(log)) {
-		/* Before the one that is added to. */
+	if (again && segment->objects && segment != open) {
 		TAILQ_REMOVE(&log->segments, segment, link);
-		TAILQ_INSERT_BEFORE(open_segment(log), segment, link);
+		TAILQ_INSERT_BEFORE(open, segment, link);
 	}
 	retire(log, segment);
 }
