@@ -82,7 +82,7 @@ const struct conf_key conf_keys[] = {
     TOP(CONF_OBJECT, "compressed", pager.compressed, .max = CONF_COMPRESSED, .unit = "",
 	.fallback = "{}",
 	.meaning = "memory that evicted pages are compressed into, before they go to swap"),
-    COMPRESSED(SIZE, size, .min = 0, .max = INT64_MAX, .unit = "bytes", .fallback = "0",
+    COMPRESSED(SIZE, size, .min = 1 << 20, .max = 64ll << 30, .unit = "bytes", .fallback = "0",
 	       .meaning = "how much memory it may take, 1M to 64G, besides the limits of groups; "
 			  "the oldest pages go to swap as it fills up; 0 = none"),
     COMPRESSED(CHOICE, algorithm, .choices = algorithms, .unit = "", .fallback = "\"lz4\"",
