@@ -8,6 +8,7 @@
  * it stays there. The count keeps a slot from being free, and thus from being written again, while
  * a write to it is under way.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -103,7 +104,9 @@ static void settle(struct drain *drain, const struct drained *page, bool written
 	struct zpool_worker *w = drain->worker;
 	struct zpool_tier *z = tier_of(drain, page);
 
-	if (written && z->tier.slots.records[page->slot].place == page->place) {
+	/* What is counted is not forgotten, and what is held is not moved. */
+	assert(!page->place || z->tier.slots.records[page->slot].place == page->place);
+	if (written) {
 		zpool_forget(w, z, page->slot);
 		w->written_back++;
 	}
@@ -180,9 +183,7 @@ bool drain_go_on(struct drain *drain)
 		struct drained *page = &drain->pages[drain->done];
 		struct zpool_tier *z = tier_of(drain, page);
 
-		/* Another attempt of whoever writes it may have put it elsewhere. */
-		if (z->tier.slots.records[page->slot].place != page->place ||
-		    !zpool_load(drain->worker, z, page->slot,
+		if (!zpool_load(drain->worker, z, page->slot,
 				drain->buffer + pages_to_bytes(drain->done)))
 			page->place = 0;
 	}

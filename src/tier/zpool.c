@@ -13,6 +13,7 @@
 #define WRITE_PAGES  8u    /* compressed in one turn */
 #define CLEANS       8u    /* segments cleaned in one turn, at most, to get one free */
 #define SPARE_KEPT   8u
+#define PART_TRIES   2u  /* again, before the whole is said to have failed */
 #define SPARE_ALONE  64u /* without a tier behind: for what is promised */
 #define RATIO_MAX    8u  /* slots for so many pages in each page of memory */
 #define PROMISED     UINT32_MAX /* place of a slot that was taken, and not written yet */
@@ -94,9 +95,12 @@ bool zpool_load(struct zpool_worker *w, const struct zpool_tier *z, uint32_t slo
 static void store(struct zpool_worker *w, struct zpool_tier *z, uint32_t slot, const char *frame)
 {
 	const char *bytes = w->small;
-	uint32_t length, place;
+	uint32_t length, place = record_of(z, slot)->place;
 
-	zpool_forget(w, z, slot); /* the promise, or a first attempt */
+	if (place == PROMISED)
+		zpool_forget(w, z, slot);
+	else if (place)
+		return; /* since an earlier attempt */
 	/* Clients can write to frames, and compressors do not expect that. */
 	memcpy(w->page, frame, PAGE_SIZE);
 	length = codec_compress(&w->codec, w->page, w->small, POOR);
@@ -121,6 +125,8 @@ static void store(struct zpool_worker *w, struct zpool_tier *z, uint32_t slot, c
 struct part {
 	struct tier_io io;
 	struct tier_io *whole;
+	struct tier *next;
+	unsigned attempts;
 };
 
 static void part_ended(struct tier_io *whole, int error)
@@ -131,19 +137,23 @@ static void part_ended(struct tier_io *whole, int error)
 		whole->finished(whole, whole->error);
 }
 
+static int submit_behind(struct tier *next, struct tier_io *io)
+{
+	io->bytes_done = 0;
+	atomic_fetch_add(io->write ? &next->pages_out : &next->pages_in, io->n);
+	return next->ops->submit(next, io);
+}
+
+/* Who repeats the whole begins anew with every part: of many, one would always fail. */
 static void part_finished(struct tier_io *io, int error)
 {
 	struct part *part = container_of(io, struct part, io);
 	struct tier_io *whole = part->whole;
 
+	if (error && part->attempts++ < PART_TRIES && submit_behind(part->next, io) == 0)
+		return;
 	free(part);
 	part_ended(whole, error);
-}
-
-static int submit_behind(struct tier *next, struct tier_io *io)
-{
-	atomic_fetch_add(io->write ? &next->pages_out : &next->pages_in, io->n);
-	return next->ops->submit(next, io);
 }
 
 /* Pages [i, i + n) of a transfer. */
@@ -166,6 +176,7 @@ static void pass_part(struct zpool_tier *z, struct tier_io *io, uint32_t i, uint
 		return;
 	}
 	*part = (struct part){.whole = io,
+			      .next = z->tier.next,
 			      .io = {.uring = io->uring, .buffer = buffer,
 				     .buffer_index = io->buffer_index, .slot = io->slot + i,
 				     .n = n, .write = io->write, .finished = part_finished}};
@@ -248,7 +259,6 @@ static void write_some(struct zpool_worker *w)
 	if (io->bytes_done < pages_to_bytes(io->n))
 		return;
 	STAILQ_REMOVE_HEAD(&w->writes, link);
-	io->bytes_done = 0;
 	pass_rest(z, io);
 }
 
