@@ -211,24 +211,39 @@ static void pass_rest(struct zpool_tier *z, struct tier_io *io)
 
 /* ---- turns ---- */
 
+/* Who has asked may have changed his mind, and let go of the slots: while it waits, a read counts them,
+ * or they could be another worker's by now. */
+static void read_queue(struct zpool_worker *w, struct tier_io *io)
+{
+	for (uint32_t i = 0; i < io->n; i++)
+		slot_get(&io->tier->slots, io->slot + i);
+	STAILQ_INSERT_TAIL(&w->reads, io, link);
+}
+
+static void read_now(struct zpool_worker *w, struct tier_io *io)
+{
+	struct zpool_tier *z = zpool_of(io->tier);
+
+	for (uint32_t i = 0; i < io->n; i++) {
+		if (!record_of(z, io->slot + i)->place)
+			continue;
+		w->pages_in++;
+		if (!zpool_load(w, z, io->slot + i, (char *)io->buffer + pages_to_bytes(i)))
+			atomic_fetch_add(&z->tier.errors, 1);
+	}
+	for (uint32_t i = 0; i < io->n; i++)
+		tier_put(&z->tier, io->uring, io->slot + i);
+	pass_rest(z, io);
+}
+
 static void read_some(struct zpool_worker *w)
 {
 	struct tier_io *io;
 
 	for (uint32_t n = 0; n < READ_PAGES && (io = STAILQ_FIRST(&w->reads));) {
-		struct zpool_tier *z = zpool_of(io->tier);
-
 		STAILQ_REMOVE_HEAD(&w->reads, link);
-		for (uint32_t i = 0; i < io->n; i++) {
-			if (!record_of(z, io->slot + i)->place)
-				continue;
-			w->pages_in++;
-			if (!zpool_load(w, z, io->slot + i,
-					(char *)io->buffer + pages_to_bytes(i)))
-				atomic_fetch_add(&z->tier.errors, 1);
-		}
 		n += io->n;
-		pass_rest(z, io);
+		read_now(w, io);
 	}
 }
 
@@ -294,7 +309,7 @@ static int zpool_submit(struct tier *tier, struct tier_io *io)
 	if (io->write)
 		STAILQ_INSERT_TAIL(&w->writes, io, link);
 	else
-		STAILQ_INSERT_TAIL(&w->reads, io, link);
+		read_queue(w, io);
 	zpool_wake(w);
 	return 0;
 }

@@ -316,6 +316,28 @@ Test(zpool, what_is_freed_gives_its_memory_back)
 	}
 }
 
+/* The slots of a read may be let go of, and taken anew, before its turn comes. */
+Test(zpool, read_of_slots_that_are_let_go)
+{
+	struct transfer r;
+	uint32_t first;
+
+	begin_with(8 << 20, true, CODEC_LZ4);
+	take(SLOTS);
+	make_pages(0, PAGES, 1, TEXT);
+	cr_assert_eq(transfer(true, 0, PAGES), 0);
+	begin_transfer(&r, false, 0, PAGES, buffer);
+	for (uint32_t slot = 0; slot < PAGES; slot++)
+		tier_put(tier, &uring, slot);
+	cr_expect_eq(tier_take(tier, &uring, PAGES, &first), 0, "not yet");
+	settle_all();
+	cr_expect_eq(r.ended, 1);
+	cr_expect_eq(r.result, 0);
+	cr_expect_eq(tier->slots.used, SLOTS - PAGES);
+	cr_expect_eq(stat_now().pages, 0);
+	cr_expect_eq(tier_take(tier, &uring, PAGES, &first), PAGES);
+}
+
 /* ---- writeback ---- */
 
 static void fill_small_pool(uint32_t n)
