@@ -72,12 +72,15 @@ static bool direct_works(const char *path, bool exists)
 
 static json_t *swap_config(const struct embedded_options *options)
 {
-	char *path = options->swap ? absolute(options->swap) : default_swap();
 	uint64_t size = options->swap_size;
 	struct stat st;
 	bool exists;
 	json_t *swap;
+	char *path;
 
+	if (options->swap && !strcmp(options->swap, "none"))
+		return json_array();
+	path = options->swap ? absolute(options->swap) : default_swap();
 	if (!path)
 		return NULL;
 	exists = stat(path, &st) == 0;
@@ -89,6 +92,16 @@ static json_t *swap_config(const struct embedded_options *options)
 		json_object_set_new(swap, "size", json_integer((json_int_t)size));
 	free(path);
 	return json_pack("[o]", swap);
+}
+
+/* Only the size is the option's; the algorithm may be configured. */
+static void set_compressed(json_t *config, uint64_t size)
+{
+	json_t *compressed = json_object_get(config, "compressed");
+
+	if (!compressed)
+		json_object_set_new(config, "compressed", compressed = json_object());
+	json_object_set_new(compressed, "size", json_integer((json_int_t)((size + 4095) & ~4095ull)));
 }
 
 static json_t *load_config(const char *path)
@@ -140,6 +153,8 @@ static int make_config(const struct embedded_options *options)
 	json_object_del(config, "runtime_dir");
 	if (options->swap || options->swap_size || !json_object_get(config, "swap"))
 		json_object_set_new(config, "swap", swap_config(options));
+	if (options->compressed)
+		set_compressed(config, options->compressed);
 	text = json_dumps(config, JSON_INDENT(4));
 	if (text)
 		fd = anonymous_file("upager-config", text);

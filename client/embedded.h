@@ -9,9 +9,10 @@
 
 struct embedded_options {
 	const char *config;  /* a configuration to derive from, or NULL */
-	const char *swap;    /* swap file or device, or NULL */
+	const char *swap;    /* swap file or device, "none", or NULL */
 	uint64_t swap_size;  /* bytes, 0 = as large as seems useful */
 	const char *socket;  /* where it shall listen, or NULL = wherever it likes */
+	uint64_t compressed; /* bytes of compressed memory, 0 = as configured */
 	uint64_t memory;     /* bytes; the limit of the run */
 };
 

@@ -74,6 +74,53 @@ void figures_print_run(const json_t *group, double seconds, FILE *stream)
 	table_done(&table);
 }
 
+static void print_compressed(const json_t *tier, const json_t *compressed, FILE *stream)
+{
+	static const struct meaning sizes[] = {
+		{"size", "what it may take"},
+		{"used", "memory taken"},
+		{"peak", "most that was taken"},
+	};
+	int64_t out = FIGURES_PAGE * figure(tier, "pages_out"), bytes = figure(compressed, "bytes_out");
+	struct table table;
+
+	fprintf(stream, "compressed memory\n");
+	table_init(&table, 3, 1 << 1);
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+		row_size(&table, sizes[i].name,
+			 figure(json_object_get(tier, sizes[i].name) ? tier : compressed,
+				sizes[i].name),
+			 sizes[i].text);
+	row_size(&table, "holds", FIGURES_PAGE * figure(compressed, "pages"), "pages, as they were");
+	row_size(&table, "out", out, "pages compressed");
+	row_size(&table, "became", bytes, "their size then");
+	if (bytes) {
+		table_cell(&table, "  ratio");
+		table_cell(&table, "%.2f", (double)out / (double)bytes);
+		table_cell(&table, "%s", "");
+	}
+	row_size(&table, "in", FIGURES_PAGE * figure(tier, "pages_in"), "pages decompressed");
+	row_size(&table, "written back", FIGURES_PAGE * figure(compressed, "written_back"),
+		 "pages that went on to swap");
+	row_size(&table, "rejected", FIGURES_PAGE * figure(compressed, "rejected"),
+		 "pages that do not compress");
+	table_print(&table, stream, false);
+	table_done(&table);
+}
+
+void figures_print_compressed(const json_t *tiers, FILE *stream)
+{
+	const json_t *tier;
+	size_t i;
+
+	json_array_foreach(tiers, i, tier) {
+		const json_t *compressed = json_object_get(tier, "compressed");
+
+		if (json_is_object(compressed))
+			print_compressed(tier, compressed, stream);
+	}
+}
+
 static void rows_memory(struct table *table, const json_t *object)
 {
 	static const struct meaning sizes[] = {

@@ -17,5 +17,8 @@ int64_t figure_faults(const json_t *object);
 /* The small table at the end of a run. */
 void figures_print_run(const json_t *group, double seconds, FILE *stream);
 
+/* The figures of each compressed memory among the tiers. */
+void figures_print_compressed(const json_t *tiers, FILE *stream);
+
 /* Every figure of a group or a task, counters with their meaning. */
 void figures_print_all(const json_t *object, FILE *stream);

@@ -57,7 +57,9 @@ static int parse(struct run *run, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"memory", required_argument, NULL, 'm'},    {"swap", required_argument, NULL, 's'},
-		{"swap-size", required_argument, NULL, 'S'}, {"name", required_argument, NULL, 'n'},
+		{"swap-size", required_argument, NULL, 'S'},
+		{"compressed", required_argument, NULL, 'C'},
+		{"name", required_argument, NULL, 'n'},
 		{"socket", required_argument, NULL, 'k'},    {"config", required_argument, NULL, 'c'},
 		{"trace", required_argument, NULL, 'T'},   {"stats", no_argument, NULL, 't'},
 		{"json", no_argument, NULL, 'j'},
@@ -75,6 +77,9 @@ static int parse(struct run *run, int argc, char **argv)
 			break;
 		case 'S':
 			r = parse_size("--swap-size", optarg, &run->options.swap_size);
+			break;
+		case 'C':
+			r = parse_size("--compressed", optarg, &run->options.compressed);
 			break;
 		case 'n':
 			run->name = optarg;
@@ -135,8 +140,8 @@ static int connect_shared(struct run *run, bool private_wanted)
 	if (socket) {
 		r = vl_open(&run->daemon, socket);
 		if (r == 0 && private_wanted)
-			return say_failed("a daemon listens on %s already: --swap, --swap-size and "
-					  "--config are for a private one",
+			return say_failed("a daemon listens on %s already: --swap, --swap-size, "
+					  "--compressed and --config are for a private one",
 					  socket);
 		if (r < 0 && r != -ENOENT && r != -ECONNREFUSED)
 			return failed(run, "run", r);
@@ -154,7 +159,7 @@ static int connect_shared(struct run *run, bool private_wanted)
 static int connect_daemon(struct run *run)
 {
 	const struct embedded_options *o = &run->options;
-	int r = connect_shared(run, o->config || o->swap || o->swap_size);
+	int r = connect_shared(run, o->config || o->swap || o->swap_size || o->compressed);
 
 	if (r != 0)
 		return r == 1 ? 0 : r;
@@ -260,9 +265,21 @@ static json_t *describe(struct run *run)
 	return reply;
 }
 
+/* The tiers of the daemon, or NULL. */
+static json_t *describe_tiers(struct run *run)
+{
+	json_t *reply = NULL, *tiers = NULL;
+
+	if (vl_call(&run->daemon, "Tiers", NULL, &reply) == 0)
+		tiers = json_incref(json_object_get(reply, "tiers"));
+	json_decref(reply);
+	return tiers;
+}
+
 static void print_stats(struct run *run)
 {
 	json_t *reply = describe(run), *group = json_object_get(reply, "group");
+	json_t *tiers = describe_tiers(run);
 	int status = run->program.status;
 	bool exited = WIFEXITED(status);
 
@@ -270,7 +287,7 @@ static void print_stats(struct run *run)
 		say("the daemon has no figures of the run any more");
 	else if (run->json) {
 		json_t *out = json_pack(
-			"{s:O, s:o, s:o, s:f}", "group", group, "status",
+			"{s:O, s:O?, s:o, s:o, s:f}", "group", group, "tiers", tiers, "status",
 			exited ? json_integer(WEXITSTATUS(status)) : json_null(), "signal",
 			exited ? json_null() : json_integer(WTERMSIG(status)), "seconds",
 			run->seconds);
@@ -280,8 +297,10 @@ static void print_stats(struct run *run)
 		json_decref(out);
 	} else {
 		figures_print_run(group, run->seconds, stderr);
+		figures_print_compressed(tiers, stderr);
 		embedded_print_log(&run->embedded);
 	}
+	json_decref(tiers);
 	json_decref(reply);
 }
 

@@ -219,7 +219,7 @@ static int watch(struct ask *ask)
 
 int command_stat(int argc, char **argv)
 {
-	json_t *all = NULL;
+	json_t *all = NULL, *tiers = NULL;
 	struct ask ask;
 	int status = ask_parse(&ask, argc, argv, 0, 1);
 
@@ -228,14 +228,20 @@ int command_stat(int argc, char **argv)
 	if (ask.watch)
 		return watch(&ask);
 	status = ask_stat(&ask, &all);
-	if (status == 0 && ask.json)
+	if (status == 0)
+		status = ask_tiers(&ask, &tiers);
+	if (status == 0 && ask.json) {
+		json_object_update(all, tiers);
 		print_json(all, JSON_INDENT(2));
-	else if (status == 0)
+	} else if (status == 0) {
 		print_stat(all, ask.n_words &&
 					strcmp(ask.words[0],
 					       text_of(json_array_get(json_object_get(all, "groups"),
 								      0),
 						       "name")));
+		figures_print_compressed(json_object_get(tiers, "tiers"), stdout);
+	}
+	json_decref(tiers);
 	json_decref(all);
 	return status;
 }

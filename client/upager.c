@@ -20,6 +20,8 @@ static const struct command {
 	 "                    (default: a sparse file in /var/tmp that is removed at the end)\n"
 	 "  --swap-size SIZE  its size (default: that of an existing one, else twice the limit,\n"
 	 "                    at least 8G)\n"
+	 "  --compressed SIZE memory besides the limit that pages are compressed into first\n"
+	 "                    (default: none); with --swap none they stay there\n"
 	 "  --name NAME       name of the group (default: the command's name and a number)\n"
 	 "  --socket PATH     control socket of the daemon; if none listens there, a private one\n"
 	 "                    does for this run\n"
@@ -29,7 +31,8 @@ static const struct command {
 	 "  --json            the same as one line of JSON\n"
 	 "\n"
 	 "The exit status is the program's own; 127: not found, 126: cannot be executed or paged,\n"
-	 "125: upager itself failed. --swap, --swap-size and --config imply a private daemon.\n"},
+	 "125: upager itself failed. --swap, --swap-size, --compressed and --config imply a\n"
+	 "private daemon.\n"},
 	{"ps", command_ps, "ps [--json] [--socket PATH]",
 	 "Lists groups and their tasks.", ""},
 	{"stat", command_stat, "stat [--watch] [--interval SECONDS] [--json] [--socket PATH] "

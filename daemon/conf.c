@@ -19,7 +19,11 @@ struct reader {
 const char *conf_key_path(const struct conf_key *key, char *buffer, size_t size)
 {
 	static const char *const prefixes[] = {
-	    [CONF_TOP] = "", [CONF_SWAP] = "swap[].", [CONF_FEATURES] = "features."};
+	    [CONF_TOP] = "",
+	    [CONF_SWAP] = "swap[].",
+	    [CONF_COMPRESSED] = "compressed.",
+	    [CONF_FEATURES] = "features.",
+	};
 
 	snprintf(buffer, size, "%s%s", prefixes[key->section], key->name);
 	return buffer;
@@ -66,6 +70,7 @@ static int read_integer(struct reader *reader, const char *prefix, const struct 
 static int read_size(struct reader *reader, const char *prefix, const struct conf_key *key,
 		     json_t *value, uint64_t *ret)
 {
+	char expected[96], low[24], high[24];
 	uint64_t size;
 
 	if (json_is_integer(value) && json_integer_value(value) >= 0)
@@ -74,6 +79,11 @@ static int read_size(struct reader *reader, const char *prefix, const struct con
 		return refuse(reader, prefix, key->name, value, "a size such as \"8G\"");
 	if (size % 4096)
 		return refuse(reader, prefix, key->name, value, "a multiple of 4096 bytes");
+	if (size > (uint64_t)key->max || (size && size < (uint64_t)key->min)) {
+		snprintf(expected, sizeof(expected), "a size from %s to %s",
+			 size_format((uint64_t)key->min, low), size_format((uint64_t)key->max, high));
+		return refuse(reader, prefix, key->name, value, expected);
+	}
 	*ret = size;
 	return 0;
 }
@@ -147,7 +157,8 @@ static int read_value(struct reader *reader, const char *prefix, const struct co
 	case CONF_LIST:
 		return read_swaps(reader, value);
 	case CONF_OBJECT:
-		return read_section(reader, CONF_FEATURES, key->name, value, reader->conf);
+		return read_section(reader, (enum conf_section)key->max, key->name, value,
+				    reader->conf);
 	case CONF_UINT:
 		r = read_integer(reader, prefix, key, value, &number);
 		if (r >= 0)
@@ -240,6 +251,9 @@ int conf_parse(const char *text, size_t size, struct conf *ret, struct failure *
 	    .swap_given = json_object_get(root, "swap") != NULL,
 	};
 	r = read_section(&reader, CONF_TOP, "", root, ret);
+	if (r == 0 && ret->pager.compressed.algorithm == PAGER_LZ4 && ret->pager.compressed.level > 0)
+		r = fail(failure, -EINVAL, "compressed.level: lz4 has none above 0, got %d",
+			 ret->pager.compressed.level);
 	if (r < 0)
 		conf_done(ret);
 	return r;

@@ -27,7 +27,7 @@ struct conf {
 	struct pager_swap swap[CONF_SWAPS];
 };
 
-enum conf_section { CONF_TOP, CONF_SWAP, CONF_FEATURES };
+enum conf_section { CONF_TOP, CONF_SWAP, CONF_COMPRESSED, CONF_FEATURES };
 enum conf_type {
 	CONF_PATH,    /* const char *, absolute */
 	CONF_UINT,    /* unsigned */
@@ -37,7 +37,7 @@ enum conf_type {
 	CONF_CHOICE,  /* unsigned: the index of one of `choices` */
 	CONF_FEATURE, /* a bool that sets or clears the bit `max` of an unsigned */
 	CONF_LIST,    /* of section CONF_SWAP */
-	CONF_OBJECT,  /* of section CONF_FEATURES */
+	CONF_OBJECT,  /* of the section `max` */
 };
 
 struct conf_key {

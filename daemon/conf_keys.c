@@ -11,6 +11,11 @@
 		.section = CONF_SWAP, .type = CONF_##type_, .name = #name_,                        \
 		.offset = offsetof(struct pager_swap, name_), __VA_ARGS__                          \
 	}
+#define COMPRESSED(type_, name_, ...)                                                              \
+	{                                                                                          \
+		.section = CONF_COMPRESSED, .type = CONF_##type_, .name = #name_,                  \
+		.offset = offsetof(struct conf, pager.compressed.name_), __VA_ARGS__               \
+	}
 #define FEATURE(name_, bit, ...)                                                                   \
 	{                                                                                          \
 		.section = CONF_FEATURES, .type = CONF_FEATURE, .name = name_,                     \
@@ -23,6 +28,7 @@ static const char *const registers[] = {
 static const char *const cleans[] = {[PAGER_CLEAN_HASH] = "hash", [PAGER_CLEAN_WP] = "wp", NULL};
 static const char *const on_fulls[] = {
     [PAGER_ON_FULL_OVERRUN] = "overrun", [PAGER_ON_FULL_KILL] = "kill", NULL};
+static const char *const algorithms[] = {[PAGER_LZ4] = "lz4", [PAGER_ZSTD] = "zstd", NULL};
 
 const struct conf_key conf_keys[] = {
     TOP(CONF_PATH, "socket", socket, .unit = "", .fallback = "\"/run/upager/upagerd.sock\"",
@@ -73,9 +79,21 @@ const struct conf_key conf_keys[] = {
     TOP(CONF_UINT, "image_error_every", pager.image_error_every, .min = 0, .max = 1000000000,
 	.unit = "", .fallback = "0", .testing = true,
 	.meaning = "for tests: every n-th read of a file fails with EIO; 0 = none"),
+    TOP(CONF_OBJECT, "compressed", pager.compressed, .max = CONF_COMPRESSED, .unit = "",
+	.fallback = "{}",
+	.meaning = "memory that evicted pages are compressed into, before they go to swap"),
+    COMPRESSED(SIZE, size, .min = 1 << 20, .max = 64ll << 30, .unit = "bytes", .fallback = "0",
+	       .meaning = "how much memory it may take, 1M to 64G, besides the limits of groups; "
+			  "the oldest pages go to swap as it fills up; 0 = none"),
+    COMPRESSED(CHOICE, algorithm, .choices = algorithms, .unit = "", .fallback = "\"lz4\"",
+	       .meaning = "lz4, or zstd: smaller and slower"),
+    COMPRESSED(INT, level, .min = -65536, .max = 22, .unit = "", .fallback = "0",
+	       .meaning = "0 = the algorithm's own choice; below 0 faster; above, smaller (zstd "
+			  "alone)"),
     TOP(CONF_LIST, "swap", swap, .max = CONF_SWAPS, .unit = "",
 	.fallback = "[{\"path\": \"/var/lib/upager/swap\", \"size\": \"8G\"}]",
-	.meaning = "swap files and block devices, at most 32"),
+	.meaning = "swap files and block devices, at most 32; none, if pages are to rest in "
+		   "compressed memory alone"),
     SWAP(PATH, path, .unit = "", .fallback = NULL,
 	 .meaning = "a file, or a block device, whose content is overwritten"),
     SWAP(SIZE, size, .min = 0, .max = INT64_MAX, .unit = "bytes", .fallback = "0",
@@ -94,7 +112,8 @@ const struct conf_key conf_keys[] = {
 	 .testing = true, .meaning = "for tests: every n-th I/O fails with EIO; 0 = none"),
     SWAP(UINT, delay_us, .min = 0, .max = 60000000, .unit = "microseconds", .fallback = "0",
 	 .testing = true, .meaning = "for tests: every I/O completes so much later"),
-    TOP(CONF_OBJECT, "features", pager.features, .unit = "", .fallback = "{}",
+    TOP(CONF_OBJECT, "features", pager.features, .max = CONF_FEATURES, .unit = "",
+	.fallback = "{}",
 	.meaning = "kernel features that may be used where the kernel has them; false is for "
 		   "tests"),
     FEATURE("move", PAGER_FEATURE_MOVE,

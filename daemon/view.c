@@ -108,6 +108,20 @@ json_t *view_tasks(struct registry *registry, const struct group *group)
 	return list;
 }
 
+static json_t *view_compressed(const struct pager_tier_stat *stat)
+{
+	json_t *object = stat->compressed ? json_object() : json_null();
+
+	if (stat->compressed) {
+		set_number(object, "pages", stat->pages);
+		set_number(object, "peak", stat->peak);
+		set_number(object, "bytes_out", stat->bytes_out);
+		set_number(object, "written_back", stat->written_back);
+		set_number(object, "rejected", stat->rejected);
+	}
+	return object;
+}
+
 json_t *view_tiers(const struct pager *pager)
 {
 	struct pager_tier_stat stats[64];
@@ -131,6 +145,7 @@ json_t *view_tiers(const struct pager *pager)
 		json_object_set_new(object, "preallocated", json_boolean(stat->preallocated));
 		json_object_set_new(object, "registered_buffers",
 				    json_boolean(stat->registered_buffers));
+		json_object_set_new(object, "compressed", view_compressed(stat));
 		json_array_append_new(list, object);
 	}
 	return list;

@@ -7,7 +7,7 @@
 set -eu
 
 build='gcc libc6-dev meson ninja-build pkg-config liburing-dev libuv1-dev libjansson-dev
-  libsystemd-dev libxxhash-dev uthash-dev'
+  libsystemd-dev libxxhash-dev liblz4-dev libzstd-dev uthash-dev'
 test='clang libcriterion-dev redis-server redis-tools sqlite3 stress-ng socat procps systemd mandoc'
 demo='redis-server redis-tools'
 bench='redis-server redis-tools sqlite3 mount'

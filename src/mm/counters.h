@@ -34,6 +34,8 @@
 	X(same, "pages evicted into no slot (zero or same-filled)")                                \
 	X(pages_out, "pages written to tiers")                                                     \
 	X(pages_in, "pages read from tiers and files")                                             \
+	X(compressed_out, "of the pages written, those that went to compressed memory")            \
+	X(compressed_in, "of the pages read, those that came from compressed memory")              \
 	X(readahead, "pages brought in before they were asked for")                                \
 	X(readahead_lost, "pages read ahead that nobody came for in time")                         \
 	X(huge_out, "huge pages that left whole")                                                  \

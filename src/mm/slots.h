@@ -22,6 +22,7 @@ struct slot_record {
 	_Atomic uint8_t writing;  /* its bytes are not in the tier yet: readers wait */
 	uint16_t bad;             /* the device refused it: never used again */
 	uint32_t shadow;          /* the group's evictions when the page left (policy/refault.h) */
+	uint32_t place;           /* of its bytes in compressed memory (tier/zpool.h); 0: not there */
 	struct slot_sum sum;
 };
 

@@ -61,12 +61,12 @@ static uint32_t reserve_slots(struct worker *w, struct frame *records, uint32_t 
 			equals++;
 		turn = equals > 1 ? atomic_fetch_add(&p->next_equal, 1) : 0;
 		for (unsigned k = 0; k < equals && done < n; k++) {
-			struct slots *slots = &p->tiers[p->order[i + (turn + k) % equals]]->slots;
-			uint32_t first, got = slots_take(slots, n - done, &first);
+			struct tier *tier = p->tiers[p->order[i + (turn + k) % equals]];
+			uint32_t first, got = tier_take(tier, &w->uring, n - done, &first);
 
 			for (uint32_t s = 0; s < got; s++) {
-				slots->records[first + s].writing = 1;
-				records[done++].slot = slot_name(slots, first + s);
+				tier->slots.records[first + s].writing = 1;
+				records[done++].slot = slot_name(&tier->slots, first + s);
 			}
 		}
 		if (done == before)

@@ -153,9 +153,9 @@ int fill_is_ours(struct task *t, uint64_t address, word_t word)
 /* Should a page that comes in keep its slot? Not when the tier fills up (vm_swap_full). */
 static bool keeps_slot(const struct task *t, struct slot slot)
 {
-	const struct slots *slots = &tier_of(t->worker, slot.tier)->slots;
+	const struct tier *tier = tier_of(t->worker, slot.tier);
 
-	return slots->records[slot.index].count == 1 && slots->used < slots->n / 2;
+	return tier->slots.records[slot.index].count == 1 && !tier_is_short(tier, slot.index);
 }
 
 /* The word of a page that has come in from a slot, whose count it keeps or lets go. */

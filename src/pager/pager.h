@@ -30,6 +30,13 @@ enum pager_register { PAGER_REGISTER_LAZY, PAGER_REGISTER_EAGER };
 enum pager_clean { PAGER_CLEAN_HASH, PAGER_CLEAN_WP };
 enum pager_on_full { PAGER_ON_FULL_OVERRUN, PAGER_ON_FULL_KILL };
 
+/* Memory that pages are compressed into, before they go to swap; the limits of groups do not hold it. */
+struct pager_compressed {
+	uint64_t size; /* bytes of memory; 0 = none */
+	enum pager_algorithm { PAGER_LZ4, PAGER_ZSTD } algorithm;
+	int level; /* 0 = the algorithm's own choice; below, faster; above (zstd alone), smaller */
+};
+
 /* One swap file or block device. Higher priority is filled first; equals are taken in turn. */
 struct pager_swap {
 	const char *path;
@@ -58,7 +65,8 @@ struct pager_config {
 	unsigned writeback_s;     /* seconds after which a dirty page of a file is written */
 	unsigned image_delay_us;    /* tests: so much later a read of a file ends */
 	unsigned image_error_every; /* tests: every n-th read of a file fails with EIO; 0 = never */
-	const struct pager_swap *swaps;
+	struct pager_compressed compressed;
+	const struct pager_swap *swaps; /* none: pages rest in compressed memory alone */
 	size_t n_swaps;
 };
 
@@ -217,12 +225,19 @@ int pager_trace(struct pager_group *group, int fd, uint64_t *ret_id);
 void pager_trace_end(struct pager *pager, uint64_t id);
 
 struct pager_tier_stat {
-	char name[16];  /* "same", "swap0", … */
+	char name[16];  /* "same", "compressed", "swap0", … */
 	char path[256]; /* empty for tiers without a file */
 	int priority;
 	uint64_t size, used; /* bytes */
 	uint64_t pages_in, pages_out, errors;
 	bool direct, preallocated, registered_buffers;
+	/* Of compressed memory, where size and used are what it may take and takes: */
+	bool compressed;
+	uint64_t peak;         /* bytes that it took at most */
+	uint64_t pages;        /* that are there */
+	uint64_t bytes_out;    /* what the pages out have become */
+	uint64_t written_back; /* pages that went from there to the tiers behind */
+	uint64_t rejected;     /* pages that do not compress */
 };
 size_t pager_tiers(const struct pager *pager, struct pager_tier_stat *ret, size_t max);
 

@@ -181,6 +181,7 @@ static void fill_done(struct tier_io *io, int error)
 	struct task *t = fill->task;
 
 	count_add(&t->counters, pages_in, fill->n);
+	count_add(&t->counters, compressed_in, io->compressed);
 	trace(t, TRACE_READ_DONE, .address = fill->address, .pages = fill->n,
 	      .how = fill_tier(fill), .a = io->slot, .b = (uint64_t)-error);
 	if (error && !t->ended)

@@ -6,33 +6,49 @@
 
 #include "base/util.h"
 #include "pager/worker.h"
+#include "tier/zpool.h"
 
-static struct slots *slots_of(struct worker *w, word_t word)
+/* NULL: there is no slot. */
+static struct tier *tier_of_word(struct worker *w, word_t word)
 {
 	enum word_tag tag = word_tag(word);
 
 	if (tag == WORD_POISON || word_tier(word) == TIER_SAME)
 		return NULL;
-	return &tier_of(w, word_tier(word))->slots;
+	return tier_of(w, word_tier(word));
 }
 
 void pager_slot_get(struct worker *w, word_t word)
 {
-	struct slots *slots = slots_of(w, word);
+	struct tier *tier = tier_of_word(w, word);
 
-	if (slots)
-		slot_get(slots, word_slot(word).index);
+	if (tier)
+		slot_get(&tier->slots, word_slot(word).index);
 }
 
 void pager_slot_put(struct worker *w, word_t word)
 {
-	struct slots *slots = slots_of(w, word);
+	struct tier *tier = tier_of_word(w, word);
 
-	if (slots)
-		slot_put(slots, word_slot(word).index);
+	if (tier)
+		tier_put(tier, &w->uring, word_slot(word).index);
 }
 
-static int open_tier(struct pager *p, const struct pager_swap *swap, unsigned number)
+static int add_tier(struct pager *p, struct tier *tier, unsigned number, uint32_t n_slots)
+{
+	char name[32];
+	int r;
+
+	snprintf(name, sizeof(name), "slots-%u", number);
+	r = slots_init(&tier->slots, p->state_dir, name, number, n_slots);
+	if (r < 0)
+		return r;
+	p->tiers[number] = tier;
+	p->order[p->n_tiers++] = number;
+	return 0;
+}
+
+static int open_swap(struct pager *p, const struct pager_swap *swap, unsigned number)
 {
 	const struct tier_file_options options = {
 		.path = swap->path,
@@ -42,7 +58,6 @@ static int open_tier(struct pager *p, const struct pager_swap *swap, unsigned nu
 		.create = swap->create,
 	};
 	struct tier *tier;
-	char name[32];
 	uint32_t n;
 	int r = tier_file_open(&options, &tier, &n);
 
@@ -53,17 +68,36 @@ static int open_tier(struct pager *p, const struct pager_swap *swap, unsigned nu
 		r = tier_delay_open(swap->delay_us, tier, &tier);
 	if (r == 0 && swap->error_every)
 		r = tier_error_open(swap->error_every, tier, &tier);
+	if (r == 0 && p->zpool)
+		r = tier_zpool_open(p->zpool, number, tier, &tier);
 	snprintf(tier->name, sizeof(tier->name), "swap%u", number - 1);
-	snprintf(name, sizeof(name), "slots-%u", number);
 	if (r == 0)
-		r = slots_init(&tier->slots, p->state_dir, name, number, n);
-	if (r < 0) {
+		r = add_tier(p, tier, number, n);
+	if (r < 0)
 		tier_close(tier);
+	return r;
+}
+
+static int open_zpool(struct pager *p)
+{
+	const struct zpool_options options = {
+		.size = p->config.compressed.size,
+		.algorithm = p->config.compressed.algorithm == PAGER_ZSTD ? CODEC_ZSTD : CODEC_LZ4,
+		.level = p->config.compressed.level,
+		.workers = p->config.workers,
+		.dir = p->state_dir,
+	};
+	struct tier *tier = NULL;
+	int r = zpool_open(&options, &p->zpool);
+
+	if (r < 0 || p->config.n_swaps)
 		return r;
-	}
-	p->tiers[number] = tier;
-	p->order[p->n_tiers++] = number;
-	return 0;
+	r = tier_zpool_open(p->zpool, 1, NULL, &tier);
+	if (r == 0)
+		r = add_tier(p, tier, 1, zpool_slots(p->zpool));
+	if (r < 0)
+		tier_close(tier);
+	return r;
 }
 
 static int by_priority(const void *a, const void *b, void *context)
@@ -75,6 +109,50 @@ static int by_priority(const void *a, const void *b, void *context)
 	return pa != pb ? (pa < pb) - (pa > pb) : 0;
 }
 
+static struct pager_tier_stat stat_of_zpool(const struct pager *p)
+{
+	struct zpool_stat stat;
+
+	zpool_stat(p->zpool, &stat);
+	return (struct pager_tier_stat){
+		.name = "compressed",
+		.priority = 32767,
+		.size = stat.size,
+		.used = stat.used,
+		.pages_in = stat.pages_in,
+		.pages_out = stat.pages_out,
+		.errors = stat.errors,
+		.compressed = true,
+		.peak = stat.peak,
+		.pages = stat.pages,
+		.bytes_out = stat.bytes_out,
+		.written_back = stat.written_back,
+		.rejected = stat.rejected,
+	};
+}
+
+static struct pager_tier_stat stat_of_tier(const struct pager *p, const struct tier *tier)
+{
+	struct pager_tier_stat ret;
+	struct tier_stat stat;
+
+	tier_stat(tier, &stat);
+	ret = (struct pager_tier_stat){
+		.priority = tier->priority,
+		.size = stat.size,
+		.used = stat.used,
+		.pages_in = stat.pages_in,
+		.pages_out = stat.pages_out,
+		.errors = stat.errors,
+		.direct = stat.direct,
+		.preallocated = stat.preallocated,
+		.registered_buffers = p->n_workers && p->workers[0].bounce_index >= 0,
+	};
+	memcpy(ret.name, tier->name, sizeof(ret.name));
+	memcpy(ret.path, tier->path, sizeof(ret.path));
+	return ret;
+}
+
 size_t pager_tiers(const struct pager *p, struct pager_tier_stat *ret, size_t max)
 {
 	size_t n = 0;
@@ -82,27 +160,11 @@ size_t pager_tiers(const struct pager *p, struct pager_tier_stat *ret, size_t ma
 	if (max)
 		ret[0] = (struct pager_tier_stat){.name = "same", .priority = 32767};
 	n++;
-	for (unsigned i = 0; i < p->n_tiers; i++, n++) {
-		const struct tier *tier = p->tiers[p->order[i]];
-		struct tier_stat stat;
-
-		if (n >= max)
-			continue;
-		tier_stat(tier, &stat);
-		ret[n] = (struct pager_tier_stat){
-			.priority = tier->priority,
-			.size = stat.size,
-			.used = stat.used,
-			.pages_in = stat.pages_in,
-			.pages_out = stat.pages_out,
-			.errors = stat.errors,
-			.direct = stat.direct,
-			.preallocated = stat.preallocated,
-			.registered_buffers = p->n_workers && p->workers[0].bounce_index >= 0,
-		};
-		memcpy(ret[n].name, tier->name, sizeof(ret[n].name));
-		memcpy(ret[n].path, tier->path, sizeof(ret[n].path));
-	}
+	if (p->zpool && n++ < max)
+		ret[1] = stat_of_zpool(p);
+	for (unsigned i = 0; p->config.n_swaps && i < p->n_tiers; i++, n++)
+		if (n < max)
+			ret[n] = stat_of_tier(p, p->tiers[p->order[i]]);
 	return n;
 }
 
@@ -110,9 +172,15 @@ int tiers_open(struct pager *p, const char **ret_error_on)
 {
 	int r;
 
+	if (p->config.compressed.size) {
+		*ret_error_on = "compressed memory";
+		r = open_zpool(p);
+		if (r < 0)
+			return r;
+	}
 	for (size_t i = 0; i < p->config.n_swaps && i + 1 < TIERS_MAX; i++) {
 		*ret_error_on = p->config.swaps[i].path;
-		r = open_tier(p, &p->config.swaps[i], (unsigned)i + 1);
+		r = open_swap(p, &p->config.swaps[i], (unsigned)i + 1);
 		if (r < 0)
 			return r;
 	}
@@ -137,4 +205,5 @@ void tiers_close(struct pager *p)
 		slots_done(&p->tiers[i]->slots, p->state_dir, name);
 		tier_close(p->tiers[i]);
 	}
+	zpool_close(p->zpool);
 }

@@ -222,6 +222,7 @@ static void *worker_main(void *argument)
 			abort();
 		w->now = now_ns();
 		serve_tasks(w);
+		uring_run_posted(&w->uring); /* pages from memory: they are waited for */
 		serve_groups(w);
 		images_serve(w);
 		traces_serve(w);
@@ -236,6 +237,7 @@ int worker_start(struct worker *w, struct pager *pager, unsigned index)
 	w->pager = pager;
 	w->index = index;
 	w->bounce_index = -1;
+	w->uring.owner = index;
 	TAILQ_INIT(&w->groups);
 	TAILQ_INIT(&w->work);
 	w->poll.moment = pager->config.busy_poll_us * 1000ull;

@@ -15,7 +15,7 @@
 #include "policy/poll.h"
 #include "policy/stream.h"
 #include "sys/numa.h"
-#include "tier/tier.h"
+#include "tier/zpool.h"
 
 #define BOUNCE_PAGES  2048u
 #define BUFFER_BOUNCE 0 /* index of the bounce memory among the registered buffers */
@@ -71,6 +71,7 @@ struct pager {
 	struct worker *workers;
 	unsigned n_workers;
 	struct numa numa;
+	struct zpool *zpool;           /* NULL: nothing is compressed */
 	struct tier *tiers[TIERS_MAX]; /* [0] unused: TIER_SAME */
 	unsigned order[TIERS_MAX];     /* tier numbers by falling priority */
 	unsigned n_tiers;              /* in order[] */

@@ -72,6 +72,7 @@ static void write_done(struct tier_io *io, int error)
 		}
 	} else {
 		count_add(&t->counters, pages_out, io->n);
+		count_add(&t->counters, compressed_out, io->compressed);
 	}
 	for (uint32_t i = 0; i < io->n; i++) {
 		if (error)

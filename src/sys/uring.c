@@ -18,6 +18,7 @@ int uring_init(struct uring *uring, unsigned entries, unsigned buffers)
 	}
 	if (r < 0)
 		return r;
+	STAILQ_INIT(&uring->posted);
 	uring->fixed_buffers = io_uring_register_buffers_sparse(&uring->ring, buffers) == 0;
 	return 0;
 }
@@ -130,14 +131,34 @@ void uring_flush(struct uring *uring)
 		io_uring_submit(&uring->ring);
 }
 
+void uring_post(struct uring *uring, struct completion *completion)
+{
+	STAILQ_INSERT_TAIL(&uring->posted, completion, link);
+}
+
+int uring_run_posted(struct uring *uring)
+{
+	struct posted posted = STAILQ_HEAD_INITIALIZER(posted);
+	struct completion *completion;
+	int n = 0;
+
+	STAILQ_CONCAT(&posted, &uring->posted);
+	while ((completion = STAILQ_FIRST(&posted))) {
+		STAILQ_REMOVE_HEAD(&posted, link);
+		completion->done(completion, 0);
+		n++;
+	}
+	return n;
+}
+
 int uring_run(struct uring *uring, uint64_t timeout_ns)
 {
+	int n = uring_run_posted(uring), r;
 	struct __kernel_timespec ts = {.tv_sec = (long long)(timeout_ns / 1000000000ull),
 				       .tv_nsec = (long long)(timeout_ns % 1000000000ull)};
 	struct io_uring_cqe *cqe;
-	int n = 0, r;
 
-	if (timeout_ns)
+	if (timeout_ns && !n && STAILQ_EMPTY(&uring->posted))
 		r = io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &ts, NULL);
 	else
 		r = io_uring_submit_and_get_events(&uring->ring);

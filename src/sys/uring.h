@@ -8,16 +8,20 @@
 #include <liburing.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/uio.h>
 
 struct completion {
 	/* result: as the operation's system call would return, errors as -errno. */
 	void (*done)(struct completion *completion, int result);
+	STAILQ_ENTRY(completion) link; /* of what was posted */
 };
 
 struct uring {
 	struct io_uring ring;
 	bool fixed_buffers; /* a table for registered buffers exists */
+	unsigned owner;     /* number of the thread that has it; its own to set */
+	STAILQ_HEAD(posted, completion) posted;
 };
 
 /* entries: size of the submission queue. buffers: how many buffers may be registered. */
@@ -42,8 +46,14 @@ int uring_sync(struct uring *uring, int fd, struct completion *completion);
 /* Completes with -ETIME after so many nanoseconds. */
 int uring_timeout(struct uring *uring, struct __kernel_timespec *after, struct completion *c);
 
-/* Submits what is queued; waits up to timeout_ns for a completion (0: only looks), runs all that
- * have come. Returns how many ran, or -errno. */
+/* Completes with 0 without the kernel: `done` runs later, in uring_run() or uring_run_posted(). Until it
+ * has, the completion must not be posted again. */
+void uring_post(struct uring *uring, struct completion *completion);
+/* Runs what has been posted so far, not what that posts. Returns how many ran. */
+int uring_run_posted(struct uring *uring);
+
 /* Hands over what has been prepared, without looking for completions. */
 void uring_flush(struct uring *uring);
+/* Submits what is queued; waits up to timeout_ns for a completion (0: only looks), runs all that
+ * have come, those that were posted first. Returns how many ran, or -errno. */
 int uring_run(struct uring *uring, uint64_t timeout_ns);

@@ -12,7 +12,8 @@ void tier_submit(struct tier *tier, struct tier_io *io)
 
 	assert(io->finished && io->n && (uint64_t)io->slot + io->n <= tier->slots.n);
 	io->tier = tier;
-	io->bytes_done = 0;
+	io->bytes_done = io->compressed = io->parts = 0;
+	io->error = 0;
 	r = tier->ops->submit(tier, io);
 	if (io->write)
 		atomic_fetch_add(&tier->pages_out, io->n);
@@ -20,6 +21,31 @@ void tier_submit(struct tier *tier, struct tier_io *io)
 		atomic_fetch_add(&tier->pages_in, io->n);
 	if (r < 0)
 		io->finished(io, r);
+}
+
+uint32_t tier_take(struct tier *tier, struct uring *uring, uint32_t want, uint32_t *ret_first)
+{
+	uint32_t n = slots_take(&tier->slots, want, ret_first), granted = n;
+
+	if (n && tier->ops->reserve)
+		granted = tier->ops->reserve(tier, uring, *ret_first, n);
+	for (uint32_t i = granted; i < n; i++)
+		slot_put(&tier->slots, *ret_first + i);
+	return granted;
+}
+
+void tier_put(struct tier *tier, struct uring *uring, uint32_t slot)
+{
+	/* Before it is free: from then on it may be another worker's. */
+	if (tier->ops->discard && atomic_load(&tier->slots.records[slot].count) == 1)
+		tier->ops->discard(tier, uring, slot);
+	slot_put(&tier->slots, slot);
+}
+
+bool tier_is_short(const struct tier *tier, uint32_t slot)
+{
+	return atomic_load(&tier->slots.used) >= tier->slots.n / 2 ||
+	       (tier->ops->is_short && tier->ops->is_short(tier, slot));
 }
 
 void tier_stat(const struct tier *tier, struct tier_stat *stat)

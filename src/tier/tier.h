@@ -15,9 +15,11 @@
 
 struct tier;
 
-/* One transfer of neighbouring slots; the caller's until finished() is called. */
+/* One transfer of neighbouring slots; the caller's until finished() is called. What is written to a
+ * slot stays until it is free: a write may be repeated, after a failure, but with the same bytes. */
 struct tier_io {
 	struct completion completion;
+	STAILQ_ENTRY(tier_io) link; /* of a tier that does one after the other */
 	struct tier *tier;
 	struct uring *uring;
 	void *buffer;        /* page aligned, n pages */
@@ -25,6 +27,9 @@ struct tier_io {
 	uint32_t slot, n;
 	bool write;
 	uint32_t bytes_done; /* of this transfer: short ones are continued */
+	uint32_t compressed; /* out: pages that are in, or came from, compressed memory */
+	uint32_t parts;      /* that a filter has split it into, under way */
+	int error;           /* of one of these */
 	struct __kernel_timespec after; /* for the delay filter */
 	void (*finished)(struct tier_io *io, int error); /* 0 or -errno */
 };
@@ -38,8 +43,14 @@ struct tier_stat {
 struct tier_ops {
 	const char *name;
 	int (*submit)(struct tier *tier, struct tier_io *io); /* read or write */
-	void (*discard)(struct tier *tier, uint32_t slot, uint32_t n); /* may be NULL */
-	int (*flush)(struct tier *tier);                               /* may be NULL */
+	/* Makes sure that n slots, taken a moment ago, can be written; returns how many of them can
+	 * be. NULL: all. */
+	uint32_t (*reserve)(struct tier *tier, struct uring *uring, uint32_t slot, uint32_t n);
+	/* The slot is about to be free. May be NULL. */
+	void (*discard)(struct tier *tier, struct uring *uring, uint32_t slot);
+	/* Is there little room where the slot's bytes are? May be NULL. */
+	bool (*is_short)(const struct tier *tier, uint32_t slot);
+	int (*flush)(struct tier *tier);           /* may be NULL */
 	void (*stat)(const struct tier *tier, struct tier_stat *stat);
 	void (*remove)(struct tier *tier); /* may be NULL */
 	void (*close)(struct tier *tier);
@@ -75,6 +86,12 @@ void tier_close(struct tier *tier); /* NULL is fine */
 
 /* Starts a transfer; a failure to start reaches finished() as well. */
 void tier_submit(struct tier *tier, struct tier_io *io);
+/* As slots_take(), as far as they can be written, too. */
+uint32_t tier_take(struct tier *tier, struct uring *uring, uint32_t want, uint32_t *ret_first);
+/* Lets go of a slot; the last one frees it. => called by the worker that has it. */
+void tier_put(struct tier *tier, struct uring *uring, uint32_t slot);
+/* Does it fill up, so that a page which is in memory as well should let go of its slot (vm_swap_full)? */
+bool tier_is_short(const struct tier *tier, uint32_t slot);
 void tier_stat(const struct tier *tier, struct tier_stat *stat);
 
 /* The same-filled tier needs no I/O: is the page one 32-bit pattern throughout? */

@@ -45,8 +45,18 @@ _Noreturn void skip(const char *format, ...)
 	_exit(77);
 }
 
+/* BEHAVE_TEXT: two pages of three can be compressed, to a third. */
+static bool text;
+
+__attribute__((constructor)) static void choose_contents(void)
+{
+	text = getenv("BEHAVE_TEXT");
+}
+
 static inline uint64_t word_of(uint64_t salt, unsigned i)
 {
+	if (text && salt % 3 && i % 4)
+		i = 0;
 	uint64_t x = (salt * 1000003 + i) * 0xd6e8feb86659fd93ull;
 
 	return salt == 0 ? 0 : x ^ x >> 31;

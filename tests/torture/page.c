@@ -55,6 +55,10 @@ void content_make(uint64_t content, uint64_t *words)
 			words[i] = x ^ x >> 29;
 		}
 		break;
+	case CONTENT_TEXT:
+		for (unsigned i = 0; i < WORDS; i++)
+			words[i] = i % 3 ? start : mix64(start + i);
+		break;
 	case CONTENT_SAME:
 		for (unsigned i = 0; i < WORDS; i++)
 			words[i] = start;
@@ -72,7 +76,7 @@ uint64_t content_new(struct actor *a)
 {
 	static const uint8_t kinds[16] = {
 	    CONTENT_RANDOM,  CONTENT_RANDOM,  CONTENT_RANDOM,  CONTENT_RANDOM,
-	    CONTENT_RANDOM,  CONTENT_RANDOM,  CONTENT_RANDOM,  CONTENT_RANDOM,
+	    CONTENT_TEXT,    CONTENT_TEXT,    CONTENT_TEXT,    CONTENT_TEXT,
 	    CONTENT_SAME,    CONTENT_SAME,    CONTENT_PATTERN, CONTENT_PATTERN,
 	    CONTENT_PATTERN, CONTENT_PATTERN, CONTENT_PATTERN, CONTENT_ZERO,
 	};

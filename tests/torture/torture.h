@@ -71,7 +71,8 @@ struct page {
 	uint32_t file; /* what it is a private mapping of: FILE_PAGE(); 0: anonymous */
 };
 
-enum content_kind { CONTENT_ZERO, CONTENT_RANDOM, CONTENT_SAME, CONTENT_PATTERN, CONTENT_KINDS };
+enum content_kind { CONTENT_ZERO, CONTENT_RANDOM, CONTENT_SAME, CONTENT_PATTERN, CONTENT_TEXT,
+		    CONTENT_KINDS };
 
 enum region_kind {
 	R_FREE,

@@ -45,7 +45,8 @@ Test(conf, everything)
 	    "\"readahead_pages\": 512, \"busy_poll_us\": 0, \"stuck_ms\": 10, \"swap\": "
 	    "[{\"path\": \"/c\", \"size\": 1048576, \"priority\": -5, \"preallocate\": true, "
 	    "\"direct\": false, \"create\": false, \"error_every\": 3, \"delay_us\": 4}, "
-	    "{\"path\": \"/dev/d\"}], \"features\": {\"move\": false, \"poison\": false}}";
+	    "{\"path\": \"/dev/d\"}], \"compressed\": {\"size\": \"64M\", \"algorithm\": "
+	    "\"zstd\", \"level\": 3}, \"features\": {\"move\": false, \"poison\": false}}";
 	struct failure failure;
 	struct conf conf;
 
@@ -71,6 +72,9 @@ Test(conf, everything)
 	cr_expect_eq(conf.swap[0].delay_us, 4);
 	cr_expect_str_eq(conf.swap[1].path, "/dev/d");
 	cr_expect_eq(conf.swap[1].size, 0);
+	cr_expect_eq(conf.pager.compressed.size, 64 << 20);
+	cr_expect_eq(conf.pager.compressed.algorithm, PAGER_ZSTD);
+	cr_expect_eq(conf.pager.compressed.level, 3);
 	conf_done(&conf);
 }
 
@@ -96,6 +100,15 @@ Test(conf, wrong_types)
 		"swap[0].size: expected a multiple of 4096 bytes, got 5000");
 	refused("{\"swap\": [{\"path\": \"/a\", \"direct\": 1}]}",
 		"swap[0].direct: expected true or false, got 1");
+	refused("{\"compressed\": 7}", "compressed: expected an object, got 7");
+	refused("{\"compressed\": {\"size\": \"512K\"}}",
+		"compressed.size: expected a size from 1 MiB to 64 GiB, got \"512K\"");
+	refused("{\"compressed\": {\"size\": \"65G\"}}",
+		"compressed.size: expected a size from 1 MiB to 64 GiB, got \"65G\"");
+	refused("{\"compressed\": {\"algorithm\": \"zip\"}}",
+		"compressed.algorithm: expected \"lz4\" or \"zstd\", got \"zip\"");
+	refused("{\"compressed\": {\"level\": 1}}",
+		"compressed.level: lz4 has none above 0, got 1");
 	refused("{\"features\": []}", "features: expected an object, got []");
 	refused("{\"features\": {\"move\": \"no\"}}",
 		"features.move: expected true or false, got \"no\"");
