@@ -22,7 +22,8 @@
 #define SHARE   32u   /* of what is resident, one part is on probation */
 #define SLACK   32u   /* and one part may be more */
 #define TRY     64u   /* pages that the hand takes at a time: a run, so that they come back as one */
-#define TRY_PER 8192u /* pages that leave meanwhile; fewer, as what it takes does not come back */
+#define TRY_PER 8192u /* pages that leave meanwhile, half of what is resident at most; fewer, as what it
+			 takes does not come back */
 #define STREAM  16u   /* how much dearer a page is that comes alone */
 #define NEW     4u    /* × memory: the distance of what has never left */
 #define FARTHEST 16u  /* × memory */
@@ -64,7 +65,9 @@ static unsigned comes(struct victims *v, const struct victim_page *page)
 
 static uint64_t try_per(const struct victims *v)
 {
-	return v->reach >> 8 > v->memory ? TRY_PER * v->memory / (v->reach >> 8) : TRY_PER;
+	uint64_t pages = MIN((uint64_t)TRY_PER, v->memory / 2);
+
+	return v->reach >> 8 > v->memory ? pages * v->memory / (v->reach >> 8) : pages;
 }
 
 static enum victim_source source(struct victims *v, uint32_t *want)

@@ -155,11 +155,22 @@ Test(twoq, reach)
 	cr_expect_eq(victim_2q.comes(&v, &(struct victim_page){.new = true}), WORD_ACTIVE);
 }
 
+static unsigned by_hand(struct victims *v, unsigned commands)
+{
+	unsigned n = 0;
+
+	while (commands--) {
+		uint32_t want = 256;
+
+		n += victim_2q.source(v, &want) == VICTIM_HAND;
+	}
+	return n;
+}
+
 /* The queue, while more than its share is in it; but the hand takes a run once in a while. */
 Test(twoq, source)
 {
 	struct victims v = {.resident = 1600, .memory = 1600, .queued = 50};
-	unsigned by_hand = 0;
 	uint32_t want = 256;
 
 	cr_expect_eq(victim_2q.source(&v, &want), VICTIM_HAND);
@@ -168,17 +179,12 @@ Test(twoq, source)
 	want = 256;
 	cr_expect_eq(victim_2q.source(&v, &want), VICTIM_QUEUE);
 	cr_expect_eq(want, 30);
-	for (unsigned i = 0; i < 8192 / 30 * 10; i++) {
-		want = 256;
-		by_hand += victim_2q.source(&v, &want) == VICTIM_HAND;
-	}
-	cr_expect_eq(by_hand, 9);
-	v.reach = 16 * 1600 << 8; /* the main part is dead */
-	for (unsigned i = by_hand = 0; i < 512 / 30 * 10; i++) {
-		want = 256;
-		by_hand += victim_2q.source(&v, &want) == VICTIM_HAND;
-	}
-	cr_expect_eq(by_hand, 9);
+	v.leaving = 0;
+	cr_expect_eq(by_hand(&v, 280), 10, "after half of the memory: 27 commands of 30 pages");
+	v.reach = 16 * 1600 << 8;
+	cr_expect_eq(by_hand(&v, 30), 10, "the main part is dead");
+	v = (struct victims){.resident = 1 << 20, .memory = 1 << 20, .queued = 1 << 20};
+	cr_expect_eq(by_hand(&v, 330), 10, "after 32 commands of 256 pages");
 }
 
 Test(refault, row_F7_distance)
