@@ -202,6 +202,23 @@ static void renewed(struct trace *t, uint32_t limit)
 			trace_add(t, phase * limit + (i < set ? i : below(set)), true);
 }
 
+/* Halves are sorted, then merged: each line is looked at, wherever in the range it is. */
+static void sort_range(struct trace *t, uint32_t from, uint32_t n)
+{
+	if (n > 16) {
+		sort_range(t, from, n / 2);
+		sort_range(t, from + n / 2, n - n / 2);
+	}
+	for (uint32_t i = 0; i < 4 * n; i++)
+		trace_add(t, from + below(n), i % 4 == 0);
+}
+
+static void merge_sort(struct trace *t, uint32_t limit)
+{
+	fill(t, 2 * limit);
+	sort_range(t, 0, 2 * limit);
+}
+
 const struct pattern patterns[] = {
 	{"sequential", "2 x the limit from end to end", sequential},
 	{"sequential-write", "the same, written to", sequential_write},
@@ -218,6 +235,7 @@ const struct pattern patterns[] = {
 	{"mixed", "scans of the limit's size between zipf touches of as much", mixed},
 	{"phases", "a working set of 0.8 x the limit that moves", phases},
 	{"renewed", "a working set of 0.8 x the limit in ever new memory", renewed},
+	{"sort", "merges over ever larger parts of 2 x the limit", merge_sort},
 	{0},
 };
 

@@ -7,10 +7,10 @@
  * `reach`; as many must leave it, by the hand, whether used or not: nobody can tell. If one of them was
  * used it comes back, mostly from standby.
  *
- * That is also how `reach` is found: so that half of what the hand takes comes back within it. A
- * page deserves a place if it comes back sooner than the median of those that have one. To know it even
- * if nobody gets in, the hand takes a run once in a while. If nothing of that comes back, the main part
- * is dead, reach grows, and at last everything gets in.
+ * That is also how `reach` is found: so that four fifths of what the hand takes come back within it. A
+ * page deserves a place if it comes back sooner than the laggards of those that have one. To know it
+ * even if nobody gets in, the hand takes a run once in a while. If nothing of that comes back, the main
+ * part is dead, reach grows, and at last everything gets in.
  *
  * A page of a stream costs a sixteenth to bring back, so it must come back so much sooner. bench/sim shows
  * what each of these choices is worth.
@@ -26,13 +26,16 @@
 			 takes does not come back */
 #define STREAM  16u   /* how much dearer a page is that comes alone */
 #define NEW     4u    /* × memory: the distance of what has never left */
-#define FARTHEST 16u  /* × memory */
+#define RAISE(reach) ((reach) + (reach) / 256)      /* with each page that the hand takes … */
+#define LOWER(reach) ((reach) - (reach) * 5 / 1024) /* … and four that come back in time undo five */
+#define NEAREST  4u   /* of memory, one part is the least that reach can be … */
+#define FARTHEST 16u  /* … and so much of it the most */
 
 static uint64_t clamp(const struct victims *v, uint64_t reach)
 {
 	uint64_t memory = MAX(v->memory, 64ull) << 8;
 
-	return MIN(MAX(reach, memory / 64), memory * FARTHEST);
+	return MIN(MAX(reach, memory / NEAREST), memory * FARTHEST);
 }
 
 /* Is the main part short? Then it takes what comes, until it is not: much at a time, so that what a
@@ -54,7 +57,7 @@ static unsigned comes(struct victims *v, const struct victim_page *page)
 	if (!v->reach)
 		v->reach = v->memory << 8;
 	if (!page->new && page->by_hand && distance << 8 <= v->reach)
-		v->reach = clamp(v, v->reach - v->reach / 128);
+		v->reach = clamp(v, LOWER(v->reach));
 	if (!page->new && page->streamed)
 		distance *= STREAM;
 	soon = refault_activates(distance, v->reach >> 8);
@@ -109,7 +112,7 @@ static word_t spared(word_t word)
 static void left(struct victims *v, enum victim_source from, uint32_t pages)
 {
 	while (from == VICTIM_HAND && pages--)
-		v->reach = clamp(v, v->reach + v->reach / 256);
+		v->reach = clamp(v, RAISE(v->reach));
 }
 
 const struct victim_policy victim_2q = {
