@@ -11,5 +11,8 @@ struct zipf {
 /* Ranks below n, with a skew of 0 < theta < 1. */
 void zipf_init(struct zipf *zipf, uint64_t n, double theta);
 
-/* The rank that a random number means, scattered over so many pages: hot ones are no neighbours. */
+/* The rank that a random number means: 0 is the hottest. */
+uint64_t zipf_rank(const struct zipf *zipf, uint64_t random);
+
+/* The same, scattered over so many pages: hot ones are no neighbours. */
 uint64_t zipf_draw(const struct zipf *zipf, uint64_t random, uint64_t pages);

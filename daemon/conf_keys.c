@@ -26,6 +26,8 @@
 static const char *const registers[] = {
     [PAGER_REGISTER_LAZY] = "lazy", [PAGER_REGISTER_EAGER] = "eager", NULL};
 static const char *const cleans[] = {[PAGER_CLEAN_HASH] = "hash", [PAGER_CLEAN_WP] = "wp", NULL};
+static const char *const policies[] = {
+    [PAGER_POLICY_2Q] = "2q", [PAGER_POLICY_CLOCK] = "clock", NULL};
 static const char *const on_fulls[] = {
     [PAGER_ON_FULL_OVERRUN] = "overrun", [PAGER_ON_FULL_KILL] = "kill", NULL};
 static const char *const algorithms[] = {[PAGER_LZ4] = "lz4", [PAGER_ZSTD] = "zstd", NULL};
@@ -46,6 +48,9 @@ const struct conf_key conf_keys[] = {
     TOP(CONF_CHOICE, "clean", pager.clean, .choices = cleans, .unit = "", .fallback = "\"hash\"",
 	.meaning = "how the first write to a page that came back is learned of: hash, by "
 		   "checksum when it leaves again, or wp, by a write-protection fault"),
+    TOP(CONF_CHOICE, "policy", pager.policy, .choices = policies, .unit = "", .fallback = "\"2q\"",
+	.meaning = "which pages leave: 2q, those that lately came in and were not asked for "
+		   "again, so that scans and loops leave the rest alone, or clock, in turn"),
     TOP(CONF_CHOICE, "on_full", pager.on_full, .choices = on_fulls, .unit = "",
 	.fallback = "\"overrun\"",
 	.meaning = "when swap is full: overrun the limit, or kill the group"),

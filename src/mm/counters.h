@@ -42,7 +42,7 @@
 	X(huge_in, "huge pages that came back whole")                                              \
 	X(cluster_fallback, "faults in a huge page that had no room to come back whole")           \
 	X(standby_hits, "pages rescued from standby")                                              \
-	X(activate, "pages asked for again soon after they had left")                              \
+	X(activate, "pages that came back soon after they had left")                              \
 	X(migrated, "pages moved to the memory node of the thread that touched them")              \
 	X(reclaims, "fills that found no memory, so that more had to leave")                       \
 	X(busy, "pages that refused to leave (pinned or shared)")                                  \

@@ -20,7 +20,8 @@ struct slot_record {
 	_Atomic uint32_t count;   /* words, writes under way and limbo entries that refer to it */
 	uint8_t gen;
 	_Atomic uint8_t writing;  /* its bytes are not in the tier yet: readers wait */
-	uint16_t bad;             /* the device refused it: never used again */
+	uint8_t bad;              /* the device refused it: never used again */
+	uint8_t by_hand;          /* the hand had taken the page, not the queue (policy/victim.h) */
 	uint32_t shadow;          /* the group's evictions when the page left (policy/refault.h) */
 	uint32_t place;           /* of its bytes in compressed memory (tier/zpool.h); 0: not there */
 	struct slot_sum sum;

@@ -39,6 +39,7 @@ struct frame {
 	struct slot old;   /* the slot whose bytes the page came from, if has_old */
 	uint8_t state;     /* enum frame_state */
 	uint8_t has_old, moved, wanted;
+	uint8_t by_hand;   /* the hand has taken it, not the queue */
 };
 
 struct state_header {

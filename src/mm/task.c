@@ -40,6 +40,8 @@ void task_free(struct task *t)
 	regions_done(&t->regions);
 	mappings_done(&t->mappings);
 	free(t->limbo);
+	queue_done(&t->queue);
+	free(t->victims);
 	free(t->streams);
 	free(t->touches);
 	free(t);

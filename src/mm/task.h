@@ -12,6 +12,7 @@
 
 #include "mm/frames.h"
 #include "mm/mapping.h"
+#include "mm/queue.h"
 #include "mm/region.h"
 #include "mm/stat.h"
 #include "mm/table.h"
@@ -49,6 +50,7 @@ struct command {
 	uint32_t moved;       /* of these, pages that left */
 	bool stale;           /* of these, some were refused because an event came between */
 	uint32_t n_shared; /* pages that other tasks had too when it was posted */
+	bool by_hand;      /* its pages come from the hand, not from the queue */
 	struct exchange_run runs[EXCHANGE_RUNS];
 	bool out[EXCHANGE_BATCH];     /* this page left */
 };
@@ -147,6 +149,8 @@ struct task {
 		bool at_huge;         /* it stands before a huge page, which takes a command of its own */
 		uint64_t alone_since; /* the lap since which no relative lives; 0: one does */
 	} hand;
+	struct queue queue;        /* pages on probation */
+	struct victims *victims;   /* what the policy knows; pager's */
 	struct snapshot *snapshot; /* being made, or NULL */
 	struct streams *streams, *touches; /* of swap-ins, of first touches; pager's */
 	uint64_t refaults;   /* pages that had to come back, halved every REFAULTS_HALVE */

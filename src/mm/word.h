@@ -38,12 +38,12 @@ enum word_tag {
 };
 
 enum word_flag {
-	WORD_YOUNG = 1 << 4,    /* came in since the hand last passed */
+	WORD_YOUNG = 1 << 4,    /* came in since the hand last passed; or: is on probation */
 	WORD_UNMARKED = 1 << 5, /* evicted, but the kernel's marker is not set */
 	WORD_SLOT = 1 << 6,     /* PRESENT: the payload is a slot with the bytes as of the fill */
 	WORD_WP = 1 << 7,       /* PRESENT: write-protected, the first write will tell */
 	WORD_PINNED = 1 << 8,   /* refused to leave; looked at again seldom */
-	WORD_ACTIVE = 1 << 9,   /* was asked for again soon after it had left: spared once more */
+	WORD_ACTIVE = 1 << 9,   /* was asked for again soon after it had left */
 	WORD_FLAGS = 0x3f << 4,
 };
 

@@ -34,11 +34,12 @@ struct task *task_create(struct group *g)
 	snprintf(t->state_name, sizeof(t->state_name), "task-%llu", (unsigned long long)t->id);
 	t->streams = calloc(1, sizeof(*t->streams));
 	t->touches = calloc(1, sizeof(*t->touches));
+	t->victims = calloc(1, sizeof(*t->victims));
 	/* The low byte finds the worker again; a token is never 0. */
 	if (getrandom(&t->token, sizeof(t->token), 0) < 0)
 		t->token = t->id * 0x9e3779b97f4a7c15ull;
 	t->token = (t->token & ~0xffull) | 0x80 | w->index;
-	if (!t->streams || !t->touches ||
+	if (!t->streams || !t->touches || !t->victims ||
 	    state_new(w->pager->state_dir, t->state_name, &t->state) < 0) {
 		task_free(t);
 		return NULL;

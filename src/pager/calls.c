@@ -138,7 +138,7 @@ static bool run_sync(struct image_call *call, struct task *t)
 
 /* ---- advice ---- */
 
-/* Pages of ours that are old now, wherever the hand stands. */
+/* Pages of ours that are old now, wherever the hand stands, or on probation. */
 static void age_words(struct task *t, uint64_t start, uint64_t end)
 {
 	for (struct leaf *leaf = table_next(&t->table, start, end); leaf;
@@ -146,10 +146,17 @@ static void age_words(struct task *t, uint64_t start, uint64_t end)
 		unsigned from = start > leaf->base ? leaf_index(start) : 0;
 		unsigned to = end - leaf->base < LEAF_SIZE ? leaf_index(end) : LEAF_WORDS;
 
-		for (unsigned i = from; i < to; i++)
-			if (word_tag(leaf->words[i]) == WORD_PRESENT)
-				word_set(&t->table, leaf, i,
-					 leaf->words[i] & ~(word_t)(WORD_YOUNG | WORD_ACTIVE));
+		for (unsigned i = from; i < to; i++) {
+			word_t word = leaf->words[i] & ~(word_t)(WORD_YOUNG | WORD_ACTIVE);
+
+			if (word_tag(word) != WORD_PRESENT)
+				continue;
+			if (policy_of(t)->queues) {
+				queue_push(&t->queue, leaf->base + pages_to_bytes(i), 1);
+				word |= WORD_YOUNG;
+			}
+			word_set(&t->table, leaf, i, word);
+		}
 	}
 }
 

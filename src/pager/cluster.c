@@ -9,7 +9,6 @@
 #include "base/util.h"
 #include "pager/snapshot.h"
 #include "pager/worker.h"
-#include "policy/victim.h"
 #include "sys/pagemap.h"
 
 #define PIECE 32u /* pages that are brought in at a time */
@@ -40,14 +39,15 @@ static bool choose(struct task *t, struct leaf *leaf)
 	bool take = true, spare = false;
 
 	for (unsigned i = 0; i < LEAF_WORDS; i++) {
-		enum victim_choice choice = victim_choose(leaf->words[i], t->hand.lap);
+		enum victim_choice choice =
+			policy_of(t)->choose(leaf->words[i], VICTIM_HAND, t->hand.lap);
 
 		take = take && choice == VICTIM_TAKE &&
 		       !snapshot_needs(t, leaf->base + pages_to_bytes(i));
 		spare = spare || choice == VICTIM_SPARE;
 	}
 	for (unsigned i = 0; i < LEAF_WORDS && spare; i++)
-		word_set(&t->table, leaf, i, victim_spared(leaf->words[i]));
+		word_set(&t->table, leaf, i, policy_of(t)->spared(leaf->words[i]));
 	t->hand.taken_in_lap += spare; /* worth another lap */
 	return take;
 }
@@ -101,9 +101,9 @@ static bool fill_piece(struct fault *f, struct leaf *leaf, unsigned i, uint32_t 
 
 	*ret_n = 1;
 	if (word_tag(word) == WORD_STANDBY)
-		n = fill_frames(f->task, address, most, fill_protects(f));
+		n = fill_frames(f->task, address, most, fill_protects(f) | FILL_STREAM);
 	else if (word_tag(word) == WORD_SWAP && word_tier(word) != TIER_SAME)
-		n = fill_slots(f->task, address, most, fill_protects(f));
+		n = fill_slots(f->task, address, most, fill_protects(f) | FILL_STREAM);
 	else
 		return true; /* same-filled is cheap when it is asked for, and perhaps it never is */
 	*brought += n;

@@ -16,7 +16,6 @@
 #include "base/util.h"
 #include "pager/trace.h"
 #include "policy/pressure.h"
-#include "policy/victim.h"
 #include "sys/pagemap.h"
 
 #define BATCH        256u      /* pages of a command, unless it is a huge page */
@@ -89,12 +88,13 @@ static unsigned command_flags(const struct task *t, const struct batch *b)
 }
 
 /* The page is to leave for the frame. */
-static void leaves_for(struct task *t, uint32_t frame, uint64_t address)
+static void leaves_for(struct task *t, uint32_t frame, uint64_t address, bool by_hand)
 {
 	struct frame *record = &t->frames.records[frame];
 	word_t old = table_get(&t->table, address);
 
 	record->address = address;
+	record->by_hand = by_hand;
 	if (word_tag(old) == WORD_PRESENT && old & WORD_SLOT) {
 		record->has_old = true;
 		record->old = word_slot(old);
@@ -117,11 +117,12 @@ static void post(struct task *t, const struct batch *b, uint32_t first_frame)
 		.n_pages = b->n,
 		.first_frame = first_frame,
 		.n_shared = b->n_shared,
+		.by_hand = b->source == VICTIM_HAND,
 	};
 	memcpy(c->runs, b->runs, sizeof(c->runs));
 	for (uint32_t r = 0, i = first_frame; r < b->n_runs; r++)
 		for (uint32_t k = 0; k < b->runs[r].pages; k++, i++)
-			leaves_for(t, i, b->runs[r].address + pages_to_bytes(k));
+			leaves_for(t, i, b->runs[r].address + pages_to_bytes(k), c->by_hand);
 	theirs->flags = c->flags;
 	theirs->n_runs = c->n_runs;
 	theirs->n_pages = c->n_pages;
@@ -154,9 +155,9 @@ static void swap_is_full(struct group *g)
 
 /* One command, up to `want` pages; LEAF_WORDS for a huge page. Returns how many pages are on their
  * way. */
-static uint32_t evict_batch(struct task *t, uint32_t want)
+static uint32_t evict_batch(struct task *t, enum victim_source source, uint32_t want)
 {
-	struct batch b = {0};
+	struct batch b = {.source = source};
 	struct worker *w = t->worker;
 	uint32_t first, n;
 
@@ -186,13 +187,19 @@ static uint32_t evict_batch(struct task *t, uint32_t want)
 
 static uint32_t evict_task(struct task *t, uint32_t want)
 {
+	enum victim_source source;
 	uint32_t n = 0;
 
 	if (t->posted - t->reaped == EXCHANGE_COMMANDS)
 		return 0;
-	if (!t->hand.at_huge)
-		n = evict_batch(t, MIN(want, BATCH));
-	return n || !t->hand.at_huge ? n : evict_batch(t, LEAF_WORDS);
+	want = MIN(want, BATCH);
+	source = policy_of(t)->source(victims_of(t), &want);
+	/* Frames that are taken in vain are not on standby any more. */
+	if (source == VICTIM_QUEUE)
+		want = (uint32_t)MIN((uint64_t)want, queue_peek(&t->queue, EXCHANGE_RUNS));
+	if (source == VICTIM_QUEUE || !t->hand.at_huge)
+		n = evict_batch(t, source, want);
+	return n || !t->hand.at_huge ? n : evict_batch(t, VICTIM_HAND, LEAF_WORDS);
 }
 
 static uint32_t pages_on_their_way(const struct group *g)
@@ -354,6 +361,7 @@ static void harvest(struct task *t, struct command *c, const struct exchange_com
 	}
 	trace_harvested(t, c, theirs, from);
 	count_add(&t->counters, evicted, c->moved - before);
+	policy_of(t)->left(victims_of(t), c->by_hand ? VICTIM_HAND : VICTIM_QUEUE, c->moved - before);
 	t->group->evictions += c->moved - before;
 	task_charge(t, -(int64_t)(c->moved - before));
 	if (end == c->n_pages)

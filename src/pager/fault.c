@@ -30,7 +30,6 @@
 #include "pager/file.h"
 #include "pager/snapshot.h"
 #include "pager/trace.h"
-#include "policy/refault.h"
 #include "proto/session.h"
 #include "sys/pagemap.h"
 
@@ -91,27 +90,15 @@ static enum fault_result do_evicted_page(struct fault *f,
 	return FAULT_RESTART;
 }
 
-/* How much has left since this page did? If little, it is active: the hand spares it longer. */
-static void workingset_refault(struct fault *f, struct slot slot)
-{
-	const struct group *g = f->task->group;
-	uint32_t shadow = tier_of(f->task->worker, slot.tier)->slots.records[slot.index].shadow;
-
-	f->active = refault_activates(g->evictions, shadow, g->resident) ? WORD_ACTIVE : 0;
-}
-
 /* The page was only taken out of the client's page table: this touch is the hint that it is in use. It
  * is restored without I/O, young, and on the node of the thread that touched it. */
 static enum fault_result do_numa_page(struct fault *f)
 {
-	workingset_refault(f, f->task->frames.records[word_frame(f->word)].slot);
 	return do_evicted_page(f, fill_standby);
 }
 
 static enum fault_result do_swap_page(struct fault *f)
 {
-	if (word_tier(f->word) != TIER_SAME)
-		workingset_refault(f, word_slot(f->word));
 	return do_evicted_page(f, word_tier(f->word) == TIER_SAME ? fill_same : fill_read);
 }
 
@@ -162,6 +149,8 @@ static enum fault_result do_wp_page(struct fault *f)
 		return fill_short(t);
 	case UFFD_DONE:
 		task_charge(t, grows);
+		if (grows)
+			fill_is_new(t, f->address, 1);
 		count(&t->counters, wp_reuse);
 		return FAULT_DONE;
 	default:

@@ -6,6 +6,7 @@
 
 #include "base/util.h"
 #include "pager/trace.h"
+#include "policy/refault.h"
 #include "sys/pagemap.h"
 
 #define RECLAIM 32u /* pages that leave where there is no memory for one */
@@ -115,10 +116,12 @@ enum fault_result fill_zero(struct fault *f)
 	table_leaf(&t->table, f->address + (uint64_t)r - 1, true);
 	/* A zero page is no memory until it is written, which nobody would tell us: so it is
 	 * protected, unless it is about to be written anyway. */
-	if (f->write)
+	if (f->write) {
 		task_charge(t, n);
-	else
+		fill_is_new(t, f->address, n);
+	} else {
 		uffd_protect(t->uffd, f->address, pages_to_bytes(n), true);
+	}
 	count(&t->counters, zero);
 	count_add(&t->counters, readahead, n - 1);
 	return FAULT_DONE;
@@ -158,13 +161,52 @@ static bool keeps_slot(const struct task *t, struct slot slot)
 	return tier->slots.records[slot.index].count == 1 && !tier_is_short(tier, slot.index);
 }
 
-/* The word of a page that has come in from a slot, whose count it keeps or lets go. */
+struct victims *victims_of(struct task *t)
+{
+	t->victims->resident = t->adopt.anonymous;
+	t->victims->memory = t->group->resident;
+	t->victims->queued = t->queue.pages;
+	return t->victims;
+}
+
+/* What the policy makes of pages that come in: YOUNG, ACTIVE. On probation they are queued. */
+static unsigned comes(struct task *t, uint64_t address, uint32_t n, const struct victim_page *page)
+{
+	unsigned flags = policy_of(t)->comes(victims_of(t), page);
+
+	if (flags & WORD_YOUNG && policy_of(t)->queues)
+		queue_push(&t->queue, address, n);
+	count_add(&t->counters, activate, flags & WORD_ACTIVE ? n : 0);
+	return flags;
+}
+
+/* They have no word yet, so that what is on probation there only the queue knows. */
+void fill_is_new(struct task *t, uint64_t address, uint32_t n)
+{
+	comes(t, address, n, &(struct victim_page){.new = true});
+}
+
+/* How much has left since this page did? The policy asks. */
+static unsigned workingset_refault(struct task *t, uint64_t address, struct slot slot,
+				   unsigned flags)
+{
+	const struct slot_record *record = &tier_of(t->worker, slot.tier)->slots.records[slot.index];
+
+	return comes(t, address, 1, &(struct victim_page){
+		.asked = flags & FILL_ASKED,
+		.streamed = flags & FILL_STREAM,
+		.by_hand = record->by_hand,
+		.distance = refault_distance(t->group->evictions, record->shadow),
+	});
+}
+
 void fill_commit(struct task *t, uint64_t address, struct slot slot, unsigned flags)
 {
-	word_t word = word_make(WORD_PRESENT, WORD_YOUNG | (flags & WORD_ACTIVE), 0, 0);
+	unsigned age = workingset_refault(t, address, slot, flags);
+	word_t word = word_make(WORD_PRESENT, age, 0, 0);
 
 	if (keeps_slot(t, slot))
-		word = word_of_slot(WORD_PRESENT, WORD_YOUNG | WORD_SLOT | flags, slot);
+		word = word_of_slot(WORD_PRESENT, age | WORD_SLOT | (flags & WORD_WP), slot);
 	else
 		pager_slot_put(t->worker, word_of_slot(WORD_SWAP, 0, slot));
 	trace(t, TRACE_IN, .address = address, .pages = 1,
@@ -178,7 +220,13 @@ unsigned fill_protects(const struct fault *f)
 	return f->task->worker->pager->config.clean == PAGER_CLEAN_WP && !f->write ? WORD_WP : 0;
 }
 
-/* flags: WORD_WP, WORD_ACTIVE */
+/* Pages that come in a window larger than a block, neighbours, are a stream's. */
+unsigned fill_streams(const struct stream *stream, uint32_t window)
+{
+	return stream_is_dense(stream) && window > STREAM_BLOCK ? FILL_STREAM : 0;
+}
+
+/* flags: WORD_WP, FILL_ASKED, FILL_STREAM */
 static void frame_is_in(struct task *t, uint32_t frame, unsigned flags)
 {
 	struct slot slot = t->frames.records[frame].slot;
@@ -263,6 +311,7 @@ enum fault_result fill_standby(struct fault *f)
 	struct task *t = f->task;
 	uint32_t frame = word_frame(f->word);
 	struct stream *stream;
+	unsigned flags;
 	uint32_t n;
 	ssize_t r;
 
@@ -272,14 +321,14 @@ enum fault_result fill_standby(struct fault *f)
 				  t->worker->pager->config.readahead_pages, &stream));
 	if (stream->step != PAGE_SIZE)
 		n = 1;
-	if (!put_frame(t, frame, fill_protects(f) | f->active, &r))
+	flags = fill_protects(f) | fill_streams(stream, n);
+	if (!put_frame(t, frame, flags | FILL_ASKED, &r))
 		return fill_refused(t, f->address, r);
 	count(&t->counters, minor);
 	count(&t->counters, standby_hits);
-	count_add(&t->counters, activate, f->active != 0);
 	t->refaults++;
 	/* Neighbours left together, and come back together while a stream lasts. */
-	n = n > 1 ? fill_frames(t, f->address + PAGE_SIZE, n - 1, fill_protects(f)) : 0;
+	n = n > 1 ? fill_frames(t, f->address + PAGE_SIZE, n - 1, flags) : 0;
 	stream_advance(stream, f->address + (1 + n) * (uint64_t)stream->step);
 	count_add(&t->counters, readahead, n);
 	to_the_node(f, 1 + n);
@@ -288,6 +337,7 @@ enum fault_result fill_standby(struct fault *f)
 
 enum fault_result fill_same(struct fault *f)
 {
+	static const struct victim_page same = {.new = true}; /* nothing remembers when it left */
 	struct task *t = f->task;
 	ssize_t r;
 
@@ -298,7 +348,8 @@ enum fault_result fill_same(struct fault *f)
 	if (r <= 0)
 		return fill_refused(t, f->address, r);
 	trace(t, TRACE_IN, .address = f->address, .pages = 1, .how = TRACE_LEAF_same);
-	table_set(&t->table, f->address, word_make(WORD_PRESENT, WORD_YOUNG, 0, 0));
+	table_set(&t->table, f->address,
+		  word_make(WORD_PRESENT, comes(t, f->address, 1, &same), 0, 0));
 	task_charge(t, 1);
 	count(&t->counters, minor);
 	return FAULT_DONE;

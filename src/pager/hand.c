@@ -1,11 +1,13 @@
 /*
- * The hand: which resident pages leave next. It goes round over a task's memory by address, as the
- * pagemap shows it, and offers what it finds to the policy.
+ * Which resident pages leave next. The hand goes round over a task's memory by address, as the pagemap
+ * shows it, and offers what it finds to the policy; or what the queue has is offered.
  */
+#include <assert.h>
+#include <stdlib.h>
+
 #include "base/util.h"
 #include "pager/snapshot.h"
 #include "pager/worker.h"
-#include "policy/victim.h"
 #include "sys/pagemap.h"
 
 #define REST     (20 * MS) /* after a lap that found nothing, or a command of which all stayed */
@@ -25,10 +27,12 @@ bool hand_rests(const struct task *t)
 	       t->came_in - t->hand.came_in < REST_NEW;
 }
 
+/* Addresses ascend: so no page is in a batch twice, of which only one could be moved. */
 static bool batch_add(struct batch *b, uint64_t address, uint64_t region)
 {
 	struct exchange_run *last = b->n_runs ? &b->runs[b->n_runs - 1] : NULL;
 
+	assert(!last || last->address + pages_to_bytes(last->pages) <= address);
 	if (b->n == b->max)
 		return false;
 	if (last && b->region == region && last->address + pages_to_bytes(last->pages) == address) {
@@ -67,7 +71,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t
 		t->hand.own_in_lap += !shared;
 		if (!leaf || (shared && !t->hand.breaks) || snapshot_needs(t, at))
 			continue;
-		switch (victim_choose(word, t->hand.lap)) {
+		switch (policy_of(t)->choose(word, b->source, t->hand.lap)) {
 		case VICTIM_TAKE:
 			if (!batch_add(b, at, region)) {
 				*ret_at = at;
@@ -77,7 +81,7 @@ static bool offer_run(struct task *t, struct batch *b, uint64_t region, uint64_t
 			b->refused = b->refused || word & WORD_PINNED;
 			break;
 		case VICTIM_SPARE:
-			word_set(&t->table, leaf, leaf_index(at), victim_spared(word));
+			word_set(&t->table, leaf, leaf_index(at), policy_of(t)->spared(word));
 			t->hand.taken_in_lap++; /* worth another lap */
 			break;
 		case VICTIM_SKIP:
@@ -212,8 +216,51 @@ static ssize_t leave_begun(const struct task *t, const struct batch *b, struct p
 	return last->start < cut ? n : n - 1;
 }
 
+static int by_address(const void *a, const void *b)
+{
+	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* Offers the oldest of the queue: what of it is still there, by address, so that neighbours leave as
+ * one run, and once, since a page that was discarded and came in again is in the queue twice. What
+ * does not fit is the hand's from now on. */
+static void gather_queue(struct task *t, struct batch *b)
+{
+	uint64_t taken[EXCHANGE_RUNS], wanted = 0, at, end, stop, passed, done = 0;
+	unsigned n = 0;
+
+	while (n < EXCHANGE_RUNS && wanted < b->max) {
+		uint32_t pages = queue_take(&t->queue, b->max - (uint32_t)wanted, &at);
+
+		if (!pages)
+			break;
+		taken[n++] = at | (pages - 1);
+		wanted += pages;
+	}
+	qsort(taken, n, sizeof(*taken), by_address);
+	for (unsigned i = 0; i < n; i++) {
+		struct pagemap_run runs[16];
+		ssize_t found;
+
+		at = page_down(taken[i]);
+		stop = at + pages_to_bytes(taken[i] - at + 1);
+		for (at = MAX(at, done); at < stop; at = end) {
+			found = pagemap_scan(t->pagemap, at, stop, PAGEMAP_RESIDENT, runs,
+					     ARRAY_SIZE(runs), 0, &end);
+			if (found < 0)
+				break;
+			for (ssize_t k = 0; k < found; k++)
+				if (!offer_span(t, b, runs[k].start, runs[k].end, &passed))
+					return;
+		}
+		done = MAX(done, stop);
+	}
+}
+
 /* Moves the hand on until the batch is full or it has gone round once without effect. */
-void hand_gather(struct task *t, struct batch *b)
+static void gather_lap(struct task *t, struct batch *b)
 {
 	struct pagemap_run runs[64];
 	unsigned laps = 0;
@@ -249,4 +296,15 @@ void hand_gather(struct task *t, struct batch *b)
 		lap_ends(t);
 		hand_rest(t);
 	}
+}
+
+void hand_gather(struct task *t, struct batch *b)
+{
+	/* Not for ever: much of it may have been discarded. */
+	for (unsigned i = 0; i < 16 && b->source == VICTIM_QUEUE && !b->n && b->max; i++)
+		gather_queue(t, b);
+	if (b->n)
+		return;
+	b->source = VICTIM_HAND;
+	gather_lap(t, b);
 }

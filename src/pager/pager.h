@@ -28,6 +28,7 @@ enum pager_feature {
 
 enum pager_register { PAGER_REGISTER_LAZY, PAGER_REGISTER_EAGER };
 enum pager_clean { PAGER_CLEAN_HASH, PAGER_CLEAN_WP };
+enum pager_policy { PAGER_POLICY_2Q, PAGER_POLICY_CLOCK };
 enum pager_on_full { PAGER_ON_FULL_OVERRUN, PAGER_ON_FULL_KILL };
 
 /* Memory that pages are compressed into, before they go to swap; the limits of groups do not hold it. */
@@ -55,6 +56,7 @@ struct pager_config {
 	unsigned features;     /* mask of enum pager_feature: what may be used if the kernel has it */
 	enum pager_register reg;
 	enum pager_clean clean;
+	enum pager_policy policy; /* which pages leave */
 	enum pager_on_full on_full;
 	unsigned give_up_s;       /* seconds an agent waits for a dead daemon */
 	unsigned readahead_pages; /* largest readahead window, 1 … 512 pages */

@@ -25,7 +25,7 @@ struct fill {
 	uint64_t address, began; /* ns */
 	uint32_t n, attempts, asked; /* the page that was asked for */
 	bool claimed, read;
-	unsigned flags;  /* WORD_WP, WORD_ACTIVE: the latter of that page alone */
+	unsigned flags;  /* WORD_WP, FILL_STREAM; FILL_ASKED: of that page alone */
 	word_t words[]; /* FILLING if it is claimed, else as they were: SWAP; 0: not wanted any more */
 };
 
@@ -131,7 +131,7 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 	n = (uint32_t)bytes_to_pages((uint64_t)r);
 	for (uint32_t k = i; k < i + n; k++)
 		fill_commit(t, fill->address + pages_to_bytes(k), word_slot(fill->words[k]),
-			    k == fill->asked ? fill->flags : fill->flags & WORD_WP);
+			    k == fill->asked ? fill->flags : fill->flags & ~FILL_ASKED);
 	return n;
 }
 
@@ -424,10 +424,10 @@ uint32_t fill_slots(struct task *t, uint64_t address, uint32_t max, unsigned fla
 enum fault_result fill_read(struct fault *f)
 {
 	struct task *t = f->task;
-	unsigned flags = fill_protects(f) | f->active;
 	struct stream *stream;
 	struct fill *fill;
 	uint32_t window, n;
+	unsigned flags;
 
 	if (!f->by_agent && !f->overrun && group_room(t->group) < 1)
 		return FAULT_NO_ROOM;
@@ -435,6 +435,7 @@ enum fault_result fill_read(struct fault *f)
 			       t->worker->pager->config.readahead_pages, &stream);
 	if (t->pagemap < 0)
 		window = 1; /* markers of a child that has not said hello are probed one by one */
+	flags = fill_protects(f) | fill_streams(stream, window) | FILL_ASKED;
 	fill = ahead_find(t, f->address, f->word);
 	if (fill) {
 		if (fill->read)
@@ -448,7 +449,6 @@ enum fault_result fill_read(struct fault *f)
 			return FAULT_RETRY; /* a sibling's frame is on its way there, or memory is short */
 		count(&t->counters, major);
 	}
-	count_add(&t->counters, activate, f->active != 0);
 	stream_advance(stream, f->address + n * (uint64_t)stream->step);
 	t->refaults++;
 	count_add(&t->counters, readahead, n - 1);

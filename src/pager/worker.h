@@ -14,6 +14,7 @@
 #include "pager/pager.h"
 #include "policy/poll.h"
 #include "policy/stream.h"
+#include "policy/victim.h"
 #include "sys/numa.h"
 #include "tier/zpool.h"
 
@@ -127,6 +128,15 @@ static inline struct tier *tier_of(const struct worker *w, unsigned tier)
 {
 	return w->pager->tiers[tier];
 }
+static inline const struct victim_policy *policy_of(const struct task *t)
+{
+	static const struct victim_policy *const policies[] = {
+		[PAGER_POLICY_2Q] = &victim_2q, [PAGER_POLICY_CLOCK] = &victim_clock};
+
+	return policies[t->worker->pager->config.policy];
+}
+/* What the policy is to know, as of now. */
+struct victims *victims_of(struct task *task);
 void pager_slot_get(struct worker *w, word_t word);
 void pager_slot_put(struct worker *w, word_t word);
 
@@ -179,7 +189,6 @@ struct fault {
 	const uint32_t ptid;       /* the thread, in its own pid namespace; 0: not known */
 	/* the decisions */
 	word_t word;
-	unsigned active; /* WORD_ACTIVE: it left not long ago */
 	struct mapping *mapping; /* of an image; NULL: anonymous memory */
 	bool major;              /* the page was read for it */
 };
@@ -207,8 +216,14 @@ enum fault_result fill_short(struct task *task);
 enum fault_result fill_refused(struct task *task, uint64_t address, ssize_t result);
 /* How many pages may come in at the fault of the `window` that a stream asks for. */
 uint32_t fill_clip(const struct fault *fault, uint32_t window);
-/* The word of a page that has come in from a slot, whose count it keeps or lets go. */
+/* The word of a page that has come in from a slot, whose count it keeps or lets go. flags: WORD_WP,
+ * FILL_ASKED, FILL_STREAM. */
 void fill_commit(struct task *task, uint64_t address, struct slot slot, unsigned flags);
+/* New memory: pages that have become the client's and were never out. */
+void fill_is_new(struct task *task, uint64_t address, uint32_t n);
+#define FILL_ASKED  (1u << 30) /* a fault was for it */
+#define FILL_STREAM (1u << 31) /* it came in with a stream */
+unsigned fill_streams(const struct stream *stream, uint32_t window); /* FILL_STREAM or 0 */
 /* clean = wp: a page that is read keeps its slot until the first write, which tells. */
 unsigned fill_protects(const struct fault *fault); /* WORD_WP or 0 */
 /* Is the page's content really with us? 1; 0: the client discarded it; -errno. */
@@ -248,13 +263,15 @@ struct batch {
 	bool refused;      /* one of them has refused to leave before */
 	uint64_t region; /* start of the region that the last run is in: MOVE takes no more than one */
 	bool exec;
+	enum victim_source source;
 	bool huge;   /* it is one huge page */
 	bool splits; /* there is no place for a huge page: its pages leave singly */
 };
 /* There is nothing to take, for a while; and is that still so? */
 void hand_rest(struct task *task);
 bool hand_rests(const struct task *task);
-/* Fills the batch from where the hand stands; it may stay empty. Where the hand meets a huge page
+/* Fills the batch from its source, if that is the queue, or from where the hand stands; it may stay
+ * empty. Where the hand meets a huge page
  * it stops (hand.at_huge): that leaves with an empty batch of LEAF_WORDS pages. */
 void hand_gather(struct task *task, struct batch *batch);
 

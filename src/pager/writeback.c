@@ -121,6 +121,15 @@ static bool owns_word(struct task *t, uint32_t frame, word_t *ret_word)
 	return word_tag(*ret_word) == WORD_EVICTING && word_frame(*ret_word) == frame;
 }
 
+/* When the page left, and who took it: its shadow. */
+static void remember(struct task *t, const struct frame *record)
+{
+	struct slots *slots = &tier_of(t->worker, record->slot.tier)->slots;
+
+	slots->records[record->slot.index].shadow = t->group->evictions;
+	slots->records[record->slot.index].by_hand = record->by_hand;
+}
+
 /* The page needs no slot, or is still in its old one: no write. */
 static bool settles_without_write(struct task *t, uint32_t frame, struct slot_sum sum)
 {
@@ -147,9 +156,8 @@ static bool settles_without_write(struct task *t, uint32_t frame, struct slot_su
 	    !slot_sum_equal(sum, tier_of(w, record->old.tier)->slots.records[record->old.index].sum))
 		return false;
 	pager_slot_put(w, word_of_slot(WORD_SWAP, 0, record->slot));
-	tier_of(w, record->old.tier)->slots.records[record->old.index].shadow =
-		t->group->evictions;
 	record->slot = record->old;
+	remember(t, record);
 	record->has_old = false;
 	table_set(&t->table, record->address,
 		  word_make(WORD_STANDBY, word & WORD_UNMARKED, 0, frame));
@@ -174,7 +182,7 @@ static bool settle(struct task *t, uint32_t frame)
 		record->has_old = false;
 	}
 	slot->sum = sum;
-	slot->shadow = t->group->evictions;
+	remember(t, record);
 	if (owns_word(t, frame, &word)) {
 		table_set(&t->table, record->address,
 			  word_make(WORD_STANDBY, word & WORD_UNMARKED, 0, frame));

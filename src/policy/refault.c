@@ -1,7 +1,11 @@
 #include "policy/refault.h"
 
-/* With so much more memory it would not have left. */
-bool refault_activates(uint32_t evictions, uint32_t shadow, uint64_t resident)
+uint32_t refault_distance(uint32_t evictions, uint32_t shadow)
 {
-	return evictions - shadow <= resident;
+	return evictions - shadow;
+}
+
+bool refault_activates(uint64_t distance, uint64_t pages)
+{
+	return distance <= pages;
 }

@@ -7,6 +7,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* `evictions`: a clock that counts pages that leave, at its refault and when it left (it may have
- * wrapped). resident: pages of the group. */
-bool refault_activates(uint32_t evictions, uint32_t shadow, uint64_t resident);
+/* `evictions`: a clock that counts pages that leave, now and when the page left (its shadow); it may
+ * have wrapped. */
+uint32_t refault_distance(uint32_t evictions, uint32_t shadow);
+
+/* Would it not have left with so much more memory? */
+bool refault_activates(uint64_t distance, uint64_t pages);

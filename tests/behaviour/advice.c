@@ -39,6 +39,30 @@ static void dontneed(void)
 	area_check(&a);
 }
 
+/* The same few pages come in over and over, none beside the last, before others leave: who takes
+ * pages in the order in which they came meets each of them many times. */
+static void dontneed_again(void)
+{
+	struct area a = area_start(), few = area_new(64, 700);
+
+	for (unsigned round = 0; round < 100; round++) {
+		struct area part = area_part(&a, round * 512 % (a.pages - 512), 512);
+
+		for (unsigned again = 0; again < 4; again++) {
+			few.salt++;
+			for (size_t i = 0; i < few.pages; i++) {
+				size_t page = i * 19 % few.pages;
+
+				must(madvise(page_at(&few, page), PAGE, MADV_DONTNEED) == 0);
+				page_fill(page_at(&few, page), few.salt + page);
+			}
+		}
+		area_check(&part);
+		area_check(&few);
+	}
+	area_check(&a);
+}
+
 static void mfree(void)
 {
 	struct area a = area_start();
@@ -314,6 +338,7 @@ static void fixed_buffers(void)
 
 const struct behaviour advice_behaviours[] = {
 	{"madvise-dontneed", dontneed},
+	{"madvise-dontneed-again", dontneed_again},
 	{"madvise-free", mfree},
 	{"madvise-remove", mremove},
 	{"madvise-others", advice},

@@ -116,7 +116,7 @@ SECTIONS = (
     ("F4", "which pages leave, and when a slot may be read", "shrink_folio_list", "hand.c:hand_gather writeback.c:settle", "branch"),
     ("F5", "it is taken out of the page table while it is written", "try_to_unmap_one", "writeback.c:writeback_command evict.c:harvest", "branch"),
     ("F6", "there is nothing to write, or nobody to write it for", "swap_writeout: folio_free_swap", "writeback.c:settle", "branch"),
-    ("F7", "how long ago did it leave?", "workingset_refault", "fault.c:workingset_refault policy/refault.c:refault_activates", "branch"),
+    ("F7", "how long ago did it leave?", "workingset_refault", "fill.c:workingset_refault policy/refault.c:refault_activates", "branch"),
   )),
 )
 

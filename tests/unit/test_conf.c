@@ -28,6 +28,7 @@ Test(conf, defaults)
 	cr_expect_not(conf.swap_given);
 	cr_expect_eq(conf.pager.workers, 1);
 	cr_expect_eq(conf.pager.reg, PAGER_REGISTER_LAZY);
+	cr_expect_eq(conf.pager.policy, PAGER_POLICY_2Q);
 	cr_expect_eq(conf.pager.features, PAGER_FEATURE_ALL);
 	cr_expect_eq(conf.pager.n_swaps, 1);
 	cr_expect_eq(conf.pager.swaps, conf.swap);
@@ -41,7 +42,8 @@ Test(conf, everything)
 {
 	static const char text[] =
 	    "{\"socket\": \"/a\", \"runtime_dir\": \"/b\", \"workers\": 64, \"register\": "
-	    "\"eager\", \"clean\": \"wp\", \"on_full\": \"kill\", \"give_up_s\": 1, "
+	    "\"eager\", \"clean\": \"wp\", \"policy\": \"clock\", \"on_full\": \"kill\", "
+	    "\"give_up_s\": 1, "
 	    "\"readahead_pages\": 512, \"busy_poll_us\": 0, \"stuck_ms\": 10, \"swap\": "
 	    "[{\"path\": \"/c\", \"size\": 1048576, \"priority\": -5, \"preallocate\": true, "
 	    "\"direct\": false, \"create\": false, \"error_every\": 3, \"delay_us\": 4}, "
@@ -57,6 +59,7 @@ Test(conf, everything)
 	cr_expect_eq(conf.pager.workers, 64);
 	cr_expect_eq(conf.pager.reg, PAGER_REGISTER_EAGER);
 	cr_expect_eq(conf.pager.clean, PAGER_CLEAN_WP);
+	cr_expect_eq(conf.pager.policy, PAGER_POLICY_CLOCK);
 	cr_expect_eq(conf.pager.on_full, PAGER_ON_FULL_KILL);
 	cr_expect_eq(conf.pager.give_up_s, 1);
 	cr_expect_eq(conf.pager.readahead_pages, 512);
@@ -86,6 +89,7 @@ Test(conf, wrong_types)
 	refused("{\"workers\": \"2\"}", "workers: expected a whole number from 1 to 64, got \"2\"");
 	refused("{\"workers\": 1.5}", "workers: expected a whole number from 1 to 64, got 1.5");
 	refused("{\"register\": true}", "register: expected \"lazy\" or \"eager\", got true");
+	refused("{\"policy\": \"lru\"}", "policy: expected \"2q\" or \"clock\", got \"lru\"");
 	refused("{\"clean\": \"soap\"}", "clean: expected \"hash\" or \"wp\", got \"soap\"");
 	refused("{\"on_full\": null}", "on_full: expected \"overrun\" or \"kill\", got null");
 	refused("{\"swap\": {}}", "swap: expected a list of at most 32 objects, got {}");

@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "mm/frames.h"
+#include "mm/queue.h"
 #include "mm/region.h"
 #include "mm/slots.h"
 #include "mm/state.h"
@@ -430,4 +431,64 @@ Test(group, shared_pages_leave)
 	cr_expect_eq(g.shared, 30);
 	group_unshare(&g, 40); /* more than the last look has found */
 	cr_expect_eq(g.shared, 0);
+}
+
+/* ---- queue ---- */
+
+Test(queue, runs_in_order)
+{
+	struct queue q = {0};
+	uint64_t at;
+
+	cr_expect_eq(queue_take(&q, 10, &at), 0);
+	queue_push(&q, 0x10000, 1);
+	queue_push(&q, 0x11000, 2); /* joins */
+	queue_push(&q, 0x20000, 3);
+	cr_expect_eq(q.pages, 6);
+	cr_expect_eq(queue_peek(&q, 1), 3);
+	cr_expect_eq(queue_peek(&q, 5), 6);
+	cr_expect_eq(queue_take(&q, 2, &at), 2);
+	cr_expect_eq(at, 0x10000);
+	cr_expect_eq(queue_take(&q, 256, &at), 1);
+	cr_expect_eq(at, 0x12000);
+	cr_expect_eq(queue_take(&q, 256, &at), 3);
+	cr_expect_eq(at, 0x20000);
+	cr_expect_eq(queue_take(&q, 256, &at), 0);
+	cr_expect_eq(q.pages, 0);
+	queue_done(&q);
+}
+
+Test(queue, no_run_is_a_huge_page)
+{
+	struct queue q = {0};
+	uint64_t at;
+
+	queue_push(&q, 0x200000, 512);
+	queue_push(&q, 0x400000, 1);
+	cr_expect_eq(queue_take(&q, 512, &at), 256);
+	cr_expect_eq(queue_take(&q, 512, &at), 256);
+	cr_expect_eq(at, 0x300000);
+	cr_expect_eq(queue_take(&q, 512, &at), 1);
+	queue_done(&q);
+}
+
+/* It grows while its ends go round. */
+Test(queue, grows)
+{
+	struct queue q = {0};
+	uint64_t in = 0, out = 0, at;
+
+	for (unsigned i = 0; i < 100000; i++) {
+		queue_push(&q, ++in << 13, 1);
+		if (i % 3 != 0) {
+			cr_assert_eq(queue_take(&q, 1, &at), 1);
+			cr_assert_eq(at, ++out << 13);
+		}
+		cr_assert_eq(q.pages, in - out);
+	}
+	while (queue_take(&q, 9, &at))
+		cr_assert_eq(at, ++out << 13);
+	cr_expect_eq(in, out);
+	queue_done(&q);
+	cr_expect_eq(q.pages, 0);
 }

@@ -9,29 +9,186 @@
 #include "policy/victim.h"
 #include "proto/exchange.h"
 
-Test(victim, choose)
+static word_t present(unsigned flags)
 {
-	cr_expect_eq(victim_choose(WORD_NONE, 0), VICTIM_TAKE);
-	cr_expect_eq(victim_choose(word_make(WORD_PRESENT, 0, 0, 0), 1), VICTIM_TAKE);
-	cr_expect_eq(victim_choose(word_make(WORD_PRESENT, WORD_YOUNG, 0, 0), 1), VICTIM_SPARE);
-	for (uint64_t lap = 0; lap < 32; lap++)
-		cr_expect_eq(victim_choose(word_make(WORD_PRESENT, WORD_PINNED, 0, 0), lap),
-			     lap % 8 ? VICTIM_SKIP : VICTIM_TAKE);
-	for (unsigned tag = WORD_EVICTING; tag < WORD_TAGS; tag++)
-		cr_expect_eq(victim_choose(word_make(tag, 0, 0, 0), 0), VICTIM_SKIP, "%s",
-			     word_tag_name(tag));
+	return word_make(WORD_PRESENT, flags, 0, 7);
 }
 
-Test(victim, spared)
+Test(clock, choose)
 {
-	word_t word = word_make(WORD_PRESENT, WORD_YOUNG | WORD_ACTIVE, 0, 7);
+	cr_expect_eq(victim_clock.choose(WORD_NONE, VICTIM_HAND, 0), VICTIM_TAKE);
+	cr_expect_eq(victim_clock.choose(present(0), VICTIM_HAND, 1), VICTIM_TAKE);
+	cr_expect_eq(victim_clock.choose(present(WORD_YOUNG), VICTIM_HAND, 1), VICTIM_SPARE);
+}
 
-	word = victim_spared(word);
-	cr_expect_eq(word, word_make(WORD_PRESENT, WORD_ACTIVE, 0, 7));
-	cr_expect_eq(victim_choose(word, 0), VICTIM_SPARE);
-	word = victim_spared(word);
-	cr_expect_eq(word, word_make(WORD_PRESENT, 0, 0, 7));
-	cr_expect_eq(victim_choose(word, 0), VICTIM_TAKE);
+Test(clock, spared)
+{
+	word_t word = present(WORD_YOUNG | WORD_ACTIVE);
+
+	word = victim_clock.spared(word);
+	cr_expect_eq(word, present(WORD_ACTIVE));
+	cr_expect_eq(victim_clock.choose(word, VICTIM_HAND, 0), VICTIM_SPARE);
+	word = victim_clock.spared(word);
+	cr_expect_eq(word, present(0));
+	cr_expect_eq(victim_clock.choose(word, VICTIM_HAND, 0), VICTIM_TAKE);
+}
+
+Test(clock, comes)
+{
+	struct victims v = {.memory = 1000};
+
+	cr_expect_eq(victim_clock.comes(&v, &(struct victim_page){.new = true}), WORD_YOUNG);
+	cr_expect_eq(victim_clock.comes(&v, &(struct victim_page){.distance = 1000}), WORD_YOUNG);
+	cr_expect_eq(victim_clock.comes(&v, &(struct victim_page){.asked = true, .distance = 1001}),
+		     WORD_YOUNG);
+	cr_expect_eq(victim_clock.comes(&v, &(struct victim_page){.asked = true, .distance = 1000}),
+		     WORD_YOUNG | WORD_ACTIVE);
+}
+
+/* What every policy must do. */
+Test(victim, leaves_alone_what_cannot_leave)
+{
+	const struct victim_policy *policies[] = {&victim_2q, &victim_clock};
+
+	for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
+		for (unsigned from = VICTIM_HAND; from <= VICTIM_QUEUE; from++) {
+			word_t pinned = present(WORD_PINNED | (from == VICTIM_QUEUE ? WORD_YOUNG : 0));
+
+			if (from == VICTIM_QUEUE && !policies[i]->queues)
+				continue;
+			for (uint64_t lap = 0; lap < 32; lap++)
+				cr_expect_eq(policies[i]->choose(pinned, from, lap),
+					     lap % 8 ? VICTIM_SKIP : VICTIM_TAKE);
+			for (unsigned tag = WORD_EVICTING; tag < WORD_TAGS; tag++)
+				cr_expect_eq(policies[i]->choose(word_make(tag, 0, 0, 0), from, 0),
+					     VICTIM_SKIP, "%s", word_tag_name(tag));
+		}
+}
+
+/* However a page is offered again and again, it leaves at last: else the limit could not be held. */
+Test(victim, nothing_is_spared_for_ever)
+{
+	const struct victim_policy *policies[] = {&victim_2q, &victim_clock};
+
+	for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
+		for (unsigned flags = 0; flags <= WORD_FLAGS; flags += 1 << 4) {
+			word_t word = present(flags);
+			uint64_t lap = 0;
+
+			while (policies[i]->choose(word, VICTIM_HAND, lap) != VICTIM_TAKE) {
+				if (policies[i]->choose(word, VICTIM_HAND, lap) == VICTIM_SPARE)
+					word = policies[i]->spared(word);
+				cr_assert(++lap < 16, "%s: %#x", policies[i]->name, flags);
+			}
+		}
+}
+
+Test(twoq, choose)
+{
+	cr_expect_eq(victim_2q.choose(WORD_NONE, VICTIM_HAND, 0), VICTIM_TAKE);
+	cr_expect_eq(victim_2q.choose(WORD_NONE, VICTIM_QUEUE, 0), VICTIM_TAKE);
+	cr_expect_eq(victim_2q.choose(present(0), VICTIM_HAND, 0), VICTIM_TAKE);
+	cr_expect_eq(victim_2q.choose(present(0), VICTIM_QUEUE, 0), VICTIM_SKIP, "in the main part");
+	cr_expect_eq(victim_2q.choose(present(WORD_YOUNG), VICTIM_HAND, 0), VICTIM_SPARE);
+	cr_expect_eq(victim_2q.choose(present(WORD_YOUNG), VICTIM_QUEUE, 0), VICTIM_TAKE);
+}
+
+/* Within reach: the main part. A page of a stream must come back sixteen times as soon. */
+Test(twoq, comes)
+{
+	static const struct {
+		struct victim_page page;
+		unsigned flags;
+	} cases[] = {
+		{{.new = true}, WORD_YOUNG},
+		{{.distance = 1600}, WORD_ACTIVE},
+		{{.distance = 1601}, WORD_YOUNG},
+		{{.distance = 100, .streamed = true}, WORD_ACTIVE},
+		{{.distance = 101, .streamed = true}, WORD_YOUNG},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct victims v = {.resident = 1600, .memory = 1600, .queued = 100};
+
+		cr_expect_eq(victim_2q.comes(&v, &cases[i].page), cases[i].flags, "case %zu", i);
+	}
+}
+
+/* If too much is on probation, the main part is short, and gets what comes until it is not. */
+Test(twoq, room_in_the_main_part)
+{
+	static const struct {
+		uint64_t queued;
+		unsigned flags;
+	} steps[] = {{100, WORD_YOUNG}, {101, 0}, {100, 0}, {51, 0}, {50, WORD_YOUNG}, {51, WORD_YOUNG}};
+	struct victims v = {.resident = 1600, .memory = 1600};
+
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		v.queued = steps[i].queued;
+		cr_expect_eq(victim_2q.comes(&v, &(struct victim_page){.new = true}), steps[i].flags,
+			     "step %zu", i);
+	}
+}
+
+/* Four fifths of what the hand takes come back within reach: then that stays as it is. */
+Test(twoq, reach)
+{
+	const struct victim_page back = {.by_hand = true, .distance = 6000};
+	struct victims v = {.resident = 16000, .memory = 16000, .queued = 0, .reach = 10000 << 8};
+
+	for (unsigned i = 0; i < 1000; i++) {
+		victim_2q.left(&v, VICTIM_HAND, 5);
+		for (unsigned k = 0; k < 4; k++)
+			victim_2q.comes(&v, &back);
+	}
+	cr_expect(v.reach > 8000 << 8 && v.reach < 12000 << 8, "%lu", v.reach >> 8);
+	for (unsigned i = 0; i < 10000; i++) {
+		victim_2q.left(&v, VICTIM_HAND, 1);
+		victim_2q.comes(&v, &back);
+	}
+	cr_expect(v.reach >> 8 <= 6000 && v.reach >> 8 > 5900,
+		  "all of it: down to where it is not: %lu", v.reach >> 8);
+	victim_2q.left(&v, VICTIM_QUEUE, 10000);
+	cr_expect(v.reach >> 8 <= 6000, "what the queue lets go tells nothing");
+	for (unsigned i = 0; i < 1000; i++)
+		victim_2q.comes(&v, &(struct victim_page){.by_hand = true});
+	cr_expect_eq(v.reach >> 8, 16000 / 4, "at once: no nearer than that");
+	for (unsigned i = 0; i < 10; i++)
+		victim_2q.left(&v, VICTIM_HAND, 512);
+	cr_expect_eq(v.reach >> 8, 16 * 16000, "nothing: the main part is dead");
+	cr_expect_eq(victim_2q.comes(&v, &(struct victim_page){.new = true}), WORD_ACTIVE);
+}
+
+static unsigned by_hand(struct victims *v, unsigned commands)
+{
+	unsigned n = 0;
+
+	while (commands--) {
+		uint32_t want = 256;
+
+		n += victim_2q.source(v, &want) == VICTIM_HAND;
+	}
+	return n;
+}
+
+/* The queue, while more than its share is in it; but the hand takes a run once in a while. */
+Test(twoq, source)
+{
+	struct victims v = {.resident = 1600, .memory = 1600, .queued = 50};
+	uint32_t want = 256;
+
+	cr_expect_eq(victim_2q.source(&v, &want), VICTIM_HAND);
+	cr_expect_eq(want, 64);
+	v.queued = 80;
+	want = 256;
+	cr_expect_eq(victim_2q.source(&v, &want), VICTIM_QUEUE);
+	cr_expect_eq(want, 30);
+	v.leaving = 0;
+	cr_expect_eq(by_hand(&v, 280), 10, "after half of the memory: 27 commands of 30 pages");
+	v.reach = 16 * 1600 << 8;
+	cr_expect_eq(by_hand(&v, 30), 10, "the main part is dead");
+	v = (struct victims){.resident = 1 << 20, .memory = 1 << 20, .queued = 1 << 20};
+	cr_expect_eq(by_hand(&v, 330), 10, "after 32 commands of 256 pages");
 }
 
 Test(refault, row_F7_distance)
@@ -47,7 +204,8 @@ Test(refault, row_F7_distance)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
-		cr_expect_eq(refault_activates(cases[i].evictions, cases[i].shadow,
+		cr_expect_eq(refault_activates(refault_distance(cases[i].evictions,
+								cases[i].shadow),
 					       cases[i].resident),
 			     cases[i].activates, "case %zu", i);
 }
