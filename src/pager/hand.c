@@ -173,6 +173,16 @@ static bool offer_part(struct task *t, struct batch *b, uint64_t region, uint64_
 	return true;
 }
 
+/* Where of a region offering ends. Linux serves no fault of a thread that is ending, but clears a word of
+ * its own for whoever joins it: if that had left, the join would wait for ever. The C library keeps it at
+ * the top of the thread's stack, which lies above a guard: that page stays. */
+static uint64_t region_top(const struct task *t, const struct region *r)
+{
+	const struct region *below = regions_find(&t->regions, r->start - PAGE_SIZE);
+
+	return below && below->end == r->start && !below->writable ? r->end - PAGE_SIZE : r->end;
+}
+
 /* Offers a run of resident pages, region by region; what is in none, or in one that does not serve
  * now, is passed over. */
 static bool offer_span(struct task *t, struct batch *b, uint64_t start, uint64_t end,
@@ -180,18 +190,19 @@ static bool offer_span(struct task *t, struct batch *b, uint64_t start, uint64_t
 {
 	while (start < end) {
 		struct region *r = regions_find(&t->regions, start);
-		uint64_t stop;
+		uint64_t stop, top;
 
 		if (!r || r->start >= end)
 			break;
 		stop = MIN(end, r->end);
-		if (region_serves(t, r, b)) {
+		top = MIN(end, region_top(t, r));
+		if (top > start && region_serves(t, r, b)) {
 			uint32_t before = b->n;
 			bool more;
 
 			if (!b->n)
 				b->exec = r->exec;
-			more = offer_part(t, b, r->start, MAX(start, r->start), stop, ret_at);
+			more = offer_part(t, b, r->start, MAX(start, r->start), top, ret_at);
 			t->hand.taken_in_lap += b->n - before;
 			if (!more)
 				return false;
