@@ -4,6 +4,7 @@
 #define SLACK 16u
 /* Pages that are not neighbours are read one by one: not too many at once. */
 #define SINGLES 32u
+#define PAUSE   128u  /* faults without one of its own, after which it begins anew */
 #define IDLE    4096u /* faults without one of its own, after which a stream is over */
 
 /* Remembers the fault's block, and says whether faults have lately come in neighbourhoods. */
@@ -88,6 +89,8 @@ uint32_t stream_window(struct streams *streams, uint32_t thread, uint64_t addres
 	streams->clock++;
 	*ret_stream = s;
 	if (s) {
+		if (streams->clock - s->used > PAUSE)
+			s->window = 1; /* it may well be a coincidence */
 		s->used = streams->clock;
 		s->window = MIN(s->window * 2, max);
 		if (!stream_is_dense(s))

@@ -324,6 +324,20 @@ Test(stream, random_faults_leave_it_alone)
 	cr_expect_eq(window, 64, "%u", window);
 }
 
+/* Random faults now and then fall where a stream once ended. */
+Test(stream, begins_anew_after_a_pause)
+{
+	struct streams streams = {0};
+	struct stream *stream;
+	uint64_t at = 0x10000000;
+
+	cr_expect_eq(walk(&streams, 1, at, 4096, 9, &stream), 64);
+	for (unsigned i = 0; i < 500; i++)
+		stream_window(&streams, 2, 0x100000000 + i * i * 2654435761ull % 65536 * 4096, 64,
+			      &stream);
+	cr_expect_leq(stream_window(&streams, 1, at + 12 * 4096, 64, &stream), 2);
+}
+
 Test(stream, steps)
 {
 	struct stream s = {.step = -3 * 4096};
