@@ -276,9 +276,25 @@ static json_t *describe_tiers(struct run *run)
 	return tiers;
 }
 
+/* When the program has ended the daemon still has to let go of what it held, which takes a moment. What it
+ * left running in the background is not waited for. */
+static json_t *describe_end(struct run *run)
+{
+	const struct timespec pause = {.tv_nsec = 5000000};
+	json_t *reply = describe(run);
+
+	for (unsigned i = 0; i < 60 && json_integer_value(json_object_get(
+					       json_object_get(reply, "group"), "tasks")) > 0; i++) {
+		nanosleep(&pause, NULL);
+		json_decref(reply);
+		reply = describe(run);
+	}
+	return reply;
+}
+
 static void print_stats(struct run *run)
 {
-	json_t *reply = describe(run), *group = json_object_get(reply, "group");
+	json_t *reply = describe_end(run), *group = json_object_get(reply, "group");
 	json_t *tiers = describe_tiers(run);
 	int status = run->program.status;
 	bool exited = WIFEXITED(status);

@@ -191,6 +191,23 @@ static void print_op(const struct op *op)
 	       op->process, op->page, op->n, op->to, op->arg, (unsigned long long)op->seed);
 }
 
+/* Is it the top page of a mapping that lies above one which can't be written, as a thread's stack does above
+ * its guard? Such a page stays. */
+static bool stays_on_top(const struct test *t, unsigned process, uint32_t page)
+{
+	const uint64_t *seams = process ? t->view.child_seams : t->view.seams;
+	const struct model_page *pages = t->model.page[process];
+	uint32_t first = page;
+
+	if (page + 1 < ARENA_PAGES && pages[page + 1].mapped &&
+	    !(seams[(page + 1) / 64] >> (page + 1) % 64 & 1))
+		return false;
+	while (first > 0 && !(seams[first / 64] >> first % 64 & 1))
+		first--;
+	return first > 0 && pages[first - 1].mapped &&
+	       pages[first - 1].prot != (PROT_READ | PROT_WRITE);
+}
+
 /* Whatever could leave has. */
 static bool all_left(const struct test *t)
 {
@@ -200,7 +217,7 @@ static bool all_left(const struct test *t)
 			const struct model_page *page = &t->model.page[p][i];
 
 			if (state >= STATE_PRESENT && state <= STATE_CLEAN_WP && !page->locked &&
-			    page->prot == (PROT_READ | PROT_WRITE))
+			    page->prot == (PROT_READ | PROT_WRITE) && !stays_on_top(t, p, i))
 				return false;
 		}
 	}

@@ -176,6 +176,8 @@ char *region(size_t pages)
 	char *at = mmap(NULL, (pages + 2) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	must(at != MAP_FAILED);
+	/* Below it nothing that looks like a stack's guard: else its top page would stay. */
+	must(mmap(at, PAGE, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at);
 	at += PAGE;
 	must(mprotect(at, pages * PAGE, PROT_READ | PROT_WRITE) == 0);
 	for (unsigned i = 0; i < 2000 && !native && !is_registered(at); i++)
