@@ -12,7 +12,7 @@
 #include "sys/uffd.h"
 
 #define PAGE_BYTES   4096u
-#define BUSY_POLL_NS 20000u /* as busy_poll_us of upagerd.json */
+#define BUSY_POLL_NS 60000u /* as busy_poll_us of upagerd.json */
 
 struct bare {
 	int uffd;

@@ -61,7 +61,7 @@ const struct conf_key conf_keys[] = {
     TOP(CONF_UINT, "readahead_pages", pager.readahead_pages, .min = 1, .max = 512, .unit = "pages",
 	.fallback = "512", .meaning = "largest readahead window"),
     TOP(CONF_UINT, "busy_poll_us", pager.busy_poll_us, .min = 0, .max = 1000000,
-	.unit = "microseconds", .fallback = "20",
+	.unit = "microseconds", .fallback = "60",
 	.meaning = "how long a worker polls after activity before it sleeps; 0 = never"),
     TOP(CONF_UINT, "stuck_ms", pager.stuck_ms, .min = 10, .max = 600000, .unit = "milliseconds",
 	.fallback = "1000",
