@@ -143,7 +143,7 @@ def programs():
 def latencies():
   """Beside the plainest loop that could answer the same faults."""
   kinds = [
-    ("standby hit", Latency("standby", counter="standby_hits"), "standby"),
+    ("standby hit", Latency("standby", config={"policy": "clock"}, counter="standby_hits"), "standby"),
     ("first touch", Latency("zero", config={"register": "eager"}, counter="zero"), "zero"),
     ("protected page reused", Latency("wp", config={"clean": "wp"}, counter="wp_reuse"), "wp"),
   ]
