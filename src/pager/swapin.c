@@ -336,13 +336,17 @@ static bool ahead_drop(struct worker *w)
 	return false;
 }
 
-uint64_t ahead_serve(struct worker *w)
+uint64_t ahead_due(const struct worker *w)
 {
-	struct fill *first;
+	const struct fill *first = TAILQ_FIRST(&w->ahead);
 
-	while ((first = TAILQ_FIRST(&w->ahead)) && first->read && w->now - first->began >= STALE)
+	return first && first->read ? first->began + STALE : UINT64_MAX;
+}
+
+void ahead_serve(struct worker *w)
+{
+	while (ahead_due(w) <= w->now)
 		ahead_drop(w);
-	return first ? first->began + STALE : UINT64_MAX;
 }
 
 void ahead_forget(struct task *t)

@@ -186,7 +186,7 @@ static uint64_t time_to_wait(struct worker *w)
 	if (w->n_retries || w->n_snapshots)
 		until = MIN(until, w->now + RETRY_EVERY);
 	until = MIN(until, w->images_due);
-	until = MIN(until, ahead_serve(w));
+	until = MIN(until, ahead_due(w));
 	until = MIN(until, traces_due(w));
 	TAILQ_FOREACH(g, &w->groups, link)
 		if (!TAILQ_EMPTY(&g->tasks))
@@ -224,6 +224,7 @@ static void *worker_main(void *argument)
 		serve_tasks(w);
 		uring_run_posted(&w->uring); /* pages from memory: they are waited for */
 		serve_groups(w);
+		ahead_serve(w);
 		images_serve(w);
 		traces_serve(w);
 	}

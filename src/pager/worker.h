@@ -238,8 +238,9 @@ uint32_t fill_frames(struct task *task, uint64_t address, uint32_t max, unsigned
  * no memory to read it into. */
 uint32_t fill_slots(struct task *task, uint64_t address, uint32_t max, unsigned flags);
 enum fault_result fill_read(struct fault *fault);
-/* Lets go of what was read ahead long ago. Returns when it should be called again, ns. */
-uint64_t ahead_serve(struct worker *worker);
+/* Lets go of what was read ahead long ago; and when there will be something to let go of, ns. */
+void ahead_serve(struct worker *worker);
+uint64_t ahead_due(const struct worker *worker);
 /* The task ends. */
 void ahead_forget(struct task *task);
 
