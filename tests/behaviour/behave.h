@@ -31,6 +31,8 @@ extern char *self;          /* path of this program */
 
 struct area area_map(size_t pages, uint64_t salt); /* mapped, nothing written */
 struct area area_new(size_t pages, uint64_t salt); /* filled */
+uint64_t page_word(uint64_t salt, unsigned i);
+bool page_is(const void *at, uint64_t salt);
 void page_fill(void *at, uint64_t salt);
 void page_check(const void *at, uint64_t salt);
 void area_fill(const struct area *a);

@@ -10,52 +10,13 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-const char *subject;
-size_t mebibytes = 16;
 struct upager *pager;
 int file = -1;
 static const char *path;
-
-_Noreturn void wrong(const char *format, ...)
-{
-	va_list args;
-
-	fprintf(stderr, "%s (pid %d): ", subject, (int)getpid());
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	_exit(1);
-}
-
-static uint64_t word_of(uint64_t salt, unsigned i)
-{
-	uint64_t x = (salt * 1000003 + i) * 0xd6e8feb86659fd93ull;
-
-	return x ^ x >> 31;
-}
-
-void page_fill(void *at, uint64_t salt)
-{
-	for (unsigned i = 0; i < WORDS; i++)
-		((uint64_t *)at)[i] = word_of(salt, i);
-}
-
-void page_check(const void *at, uint64_t salt)
-{
-	const uint64_t *words = at;
-
-	for (unsigned i = 0; i < WORDS; i++)
-		if (words[i] != word_of(salt, i))
-			wrong("WRONG BYTES at %p, word %u: expected %#lx, found %#lx", at, i,
-			      word_of(salt, i), words[i]);
-}
 
 size_t pages(void)
 {
@@ -163,15 +124,6 @@ void in_child(void (*run)(char *at), char *at)
 	await(pid);
 }
 
-void await(pid_t pid)
-{
-	int status;
-
-	must(waitpid(pid, &status, 0) == pid);
-	if (status)
-		wrong("a child ended with %#x", status);
-}
-
 static const struct behaviour *const lists[] = {row_files, space_files};
 
 int main(int argc, char **argv)
@@ -181,8 +133,7 @@ int main(int argc, char **argv)
 
 	subject = argc > 1 ? argv[1] : "";
 	path = getenv("FILES_PATH");
-	if (argc > 2)
-		mebibytes = strtoul(argv[2], NULL, 10);
+	mebibytes = argc > 2 ? strtoul(argv[2], NULL, 10) : 16;
 	must(path);
 	make_file();
 	if (getenv("FILES_MEMORY"))

@@ -6,71 +6,12 @@
  */
 #include "saver.h"
 
-#include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-const char *subject;
-size_t mebibytes = 16;
 struct upager *pager;
 struct area area;
-
-_Noreturn void wrong(const char *format, ...)
-{
-	va_list args;
-
-	fprintf(stderr, "%s (pid %d): ", subject, (int)getpid());
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	_exit(1);
-}
-
-static uint64_t word_of(uint64_t salt, unsigned i)
-{
-	return salt ? (salt * 1000003 + i) * 0xd6e8feb86659fd93ull : 0;
-}
-
-void page_fill(void *at, uint64_t salt)
-{
-	for (unsigned i = 0; i < WORDS; i++)
-		((volatile uint64_t *)at)[i] = word_of(salt, i);
-}
-
-static bool page_is(const void *at, uint64_t salt)
-{
-	for (unsigned i = 0; i < WORDS; i++)
-		if (((const uint64_t *)at)[i] != word_of(salt, i))
-			return false;
-	return true;
-}
-
-void page_check(const void *at, uint64_t salt)
-{
-	if (!page_is(at, salt))
-		wrong("WRONG BYTES at %p: it begins with %#lx, not %#lx", at, *(const uint64_t *)at,
-		      word_of(salt, 0));
-}
-
-void *page_at(const struct area *a, size_t i)
-{
-	return a->at + i * PAGE;
-}
-
-void area_fill(const struct area *a)
-{
-	for (size_t i = 0; i < a->pages; i++)
-		page_fill(page_at(a, i), a->salt + i);
-}
-
-void area_check(const struct area *a)
-{
-	for (size_t i = 0; i < a->pages; i++)
-		page_check(page_at(a, i), a->salt + i);
-}
 
 void ok(int r, const char *what)
 {
@@ -131,7 +72,7 @@ bool image_has(const struct image *image, size_t i, uint64_t salt)
 
 bool image_begins(const struct image *image, size_t i, uint64_t salt)
 {
-	return *(const uint64_t *)(image->at + i * PAGE) == word_of(salt, 0);
+	return *(const uint64_t *)(image->at + i * PAGE) == page_word(salt, 0);
 }
 
 void image_check(const struct image *image)
@@ -143,23 +84,13 @@ void image_check(const struct image *image)
 			wrong("page %zu of the image is not as it was", i);
 }
 
-void await(pid_t pid)
-{
-	int status;
-
-	must(waitpid(pid, &status, 0) == pid);
-	if (status)
-		wrong("a child ended with %#x", status);
-}
-
 int main(int argc, char **argv)
 {
 	static const struct behaviour *const lists[] = {moment_savers, end_savers};
 	void *at;
 
 	subject = argc > 1 ? argv[1] : "";
-	if (argc > 2)
-		mebibytes = strtoul(argv[2], NULL, 10);
+	mebibytes = argc > 2 ? strtoul(argv[2], NULL, 10) : 16;
 	for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++)
 		for (const struct behaviour *b = lists[i]; b->name; b++)
 			if (!strcmp(b->name, subject)) {
