@@ -5,7 +5,8 @@
 char *self;
 
 static const struct behaviour *const lists[] = {memory_behaviours, advice_behaviours,
-						process_behaviours, privilege_behaviours,
+						process_behaviours, thread_behaviours,
+						privilege_behaviours,
 						load_behaviours, huge_behaviours, hugetlb_behaviours};
 
 int main(int argc, char **argv)

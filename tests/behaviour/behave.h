@@ -58,6 +58,6 @@ struct behaviour {
 	const char *name;
 	void (*run)(void);
 };
-extern const struct behaviour memory_behaviours[], advice_behaviours[], process_behaviours[],
+extern const struct behaviour memory_behaviours[], advice_behaviours[], process_behaviours[], thread_behaviours[],
 	privilege_behaviours[], load_behaviours[], huge_behaviours[],
 	hugetlb_behaviours[];

@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -164,48 +163,7 @@ static void idle(void)
 	sleep(1);
 }
 
-/* Waits for the pipe, and ends, without a touch of its memory: that has left by then. */
-static void *end_at_once(void *argument)
-{
-	const int *pipe = argument;
-	char *byte = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	__asm__ volatile("syscall\n\t"
-			 "mov %[exit], %%eax\n\t"
-			 "xor %%edi, %%edi\n\t"
-			 "syscall"
-			 :
-			 : "a"((long)SYS_read), "D"((long)pipe[0]), "S"(byte), "d"(1l),
-			   [exit] "i"(SYS_exit)
-			 : "rcx", "r11", "memory");
-	return NULL;
-}
-
-/* The kernel tells whoever joins a thread by a word of its memory, and waits for no fault there. */
-static void thread_ends(void)
-{
-	struct area a = area_start();
-	pthread_t threads[32];
-	int ends[2];
-
-	must(pipe(ends) == 0);
-	for (unsigned i = 0; i < 32; i++)
-		must(pthread_create(&threads[i], NULL, end_at_once, ends) == 0);
-	for (unsigned round = 1; round < 4; round++)
-		area_refill(&a, round * 1000);
-	for (unsigned i = 0; i < 32; i++)
-		must(write(ends[1], "x", 1) == 1);
-	for (unsigned i = 0; i < 32; i++) {
-		struct timespec until = {.tv_sec = time(NULL) + 20};
-
-		if (pthread_timedjoin_np(threads[i], NULL, &until))
-			wrong("thread %u has ended, and cannot be joined", i);
-	}
-	area_check(&a);
-}
-
 const struct behaviour load_behaviours[] = {
-    {"thread-ends", thread_ends},
 	{"allocate-fast", allocate_fast},
 	{"allocate-threads", allocate_threads},
 	{"malloc-threads", malloc_threads},

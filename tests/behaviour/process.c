@@ -1,4 +1,4 @@
-/* fork, vfork, exec, exit, signals, threads. */
+/* fork, vfork, exec, exit, signals. */
 #include "behave.h"
 
 #include <errno.h>
@@ -376,74 +376,6 @@ static void signals(void)
 	must(alarms > 5);
 }
 
-static void *check_once(void *data)
-{
-	area_check(data);
-	return NULL;
-}
-
-/* Eight threads read the same pages in step: many faults for one page. */
-static void threads(void)
-{
-	struct area a = area_start();
-	pthread_t ids[8];
-
-	for (int round = 0; round < 3; round++) {
-		for (int i = 0; i < 8; i++)
-			must(pthread_create(&ids[i], NULL, check_once, &a) == 0);
-		for (int i = 0; i < 8; i++)
-			pthread_join(ids[i], NULL);
-	}
-}
-
-static pthread_barrier_t barrier;
-
-static void *refill_stripe(void *data)
-{
-	struct area part = *(struct area *)data;
-
-	for (int round = 0; round < 3; round++) {
-		pthread_barrier_wait(&barrier);
-		area_refill(&part, part.salt + 100000);
-		area_check(&part);
-	}
-	*(struct area *)data = part;
-	return NULL;
-}
-
-/* Threads that write while one of them forks. */
-static void fork_threads(void)
-{
-	struct area a = area_start(), mine = area_new(2048, 65), parts[4];
-	pthread_t ids[4];
-
-	must(pthread_barrier_init(&barrier, NULL, 5) == 0);
-	for (size_t i = 0; i < 4; i++) {
-		parts[i] = area_part(&a, i * (a.pages / 4), a.pages / 4);
-		must(pthread_create(&ids[i], NULL, refill_stripe, &parts[i]) == 0);
-	}
-	for (int round = 0; round < 3; round++) {
-		pid_t pid;
-
-		pthread_barrier_wait(&barrier);
-		pid = fork();
-		must(pid >= 0);
-		if (pid == 0) {
-			area_check(&mine);
-			area_refill(&mine, 800);
-			area_check(&mine);
-			_exit(0);
-		}
-		area_refill(&mine, mine.salt + 1);
-		await(pid);
-		area_check(&mine);
-	}
-	for (int i = 0; i < 4; i++) {
-		pthread_join(ids[i], NULL);
-		area_check(&parts[i]);
-	}
-}
-
 /* The group as other processes see it: this one's child is told of by its own pid. */
 static void adopt_by_init(void)
 {
@@ -481,7 +413,6 @@ const struct behaviour process_behaviours[] = {
 	{"fork-many", fork_many},
 	{"fork-storm", fork_storm},
 	{"fork-orphan", orphan},
-	{"fork-threads", fork_threads},
 	{"raw-clone", raw_clone},
 	{"vfork-exec", vfork_exec},
 	{"posix-spawn", spawn},
@@ -495,7 +426,6 @@ const struct behaviour process_behaviours[] = {
 	{"kill-child", abort_child},
 	{"stop", stop},
 	{"signals", signals},
-	{"threads", threads},
 	{"daemonize", adopt_by_init},
 	{0},
 };

@@ -186,3 +186,6 @@ bool is_marker_of(pid_t pid, const void *at);
 bool is_present(const void *at);
 /* PAGEMAP_SCAN over one page: its categories, or -errno. */
 long categories(int pagemap, const void *at);
+
+#define PAUSE_US 200 /* between two looks at what is waited for */
+uint64_t now_ms(void);
