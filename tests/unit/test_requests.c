@@ -11,49 +11,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "snapshots.h"
-#include "traces.h"
-#include "clients.h"
-#include "failure.h"
 #include "fake_pager.h"
-#include "listen.h"
-#include "log.h"
-#include "monitor.h"
-#include "notices.h"
 #include "proto/session.h"
-#include "sessions.h"
-#include "snapshots.h"
+#include "session_rig.h"
 #include "sys/pidfd.h"
 
-static struct pager *pager;
-static struct registry registry;
-static struct monitors monitors;
-static struct snapshots snapshots;
-static struct traces traces;
-static struct notices notices;
-static struct clients clients;
-static struct sessions sessions;
-static uv_loop_t loop;
-static char path[64];
-
-static void setup(void)
-{
-	struct pager_config config = {0};
-	struct failure failure;
-
-	log_init(true);
-	snprintf(path, sizeof(path), "/tmp/test-requests-%d", getpid());
-	uv_loop_init(&loop);
-	cr_assert_eq(pager_new(&config, &pager, NULL), 0);
-	registry_init(&registry, pager);
-	monitors_init(&monitors, &loop, &registry);
-	snapshots_init(&snapshots, pager);
-	notices = (struct notices){pager, &registry, &monitors, &snapshots, &traces};
-	clients = (struct clients){&loop, pager, &registry, &notices, &monitors};
-	sessions = (struct sessions){.loop = &loop, .clients = &clients, .give_up_s = 10};
-	cr_assert_eq(
-	    sessions_init(&sessions, listen_bind(path, SOCK_SEQPACKET, &failure), &failure), 0);
-}
 
 static void pump(void)
 {
@@ -67,15 +29,10 @@ static void pump(void)
 static void teardown(void)
 {
 	pump();
-	cr_expect(TAILQ_EMPTY(&registry.groups));
-	sessions_close(&sessions);
-	uv_run(&loop, UV_RUN_DEFAULT);
-	cr_expect_eq(uv_loop_close(&loop), 0);
-	pager_free(pager);
-	unlink(path);
+	session_teardown();
 }
 
-TestSuite(requests, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(requests, .init = session_setup, .fini = teardown, .timeout = 30);
 
 /* A connection that has had its offer. */
 static int connect_session(void)

@@ -16,31 +16,12 @@
 #include <unistd.h>
 #include <uv.h>
 
-#include "clients.h"
-#include "failure.h"
 #include "fake_pager.h"
-#include "listen.h"
-#include "log.h"
-#include "monitor.h"
-#include "notices.h"
 #include "proto/session.h"
-#include "registry.h"
-#include "snapshots.h"
-#include "traces.h"
-#include "sessions.h"
+#include "session_rig.h"
 #include "sys/pidfd.h"
 
-static struct pager *pager;
-static struct registry registry;
-static struct monitors monitors;
-static struct snapshots snapshots;
-static struct traces traces;
-static struct notices notices;
-static struct clients clients;
-static struct sessions sessions;
-static uv_loop_t loop;
 static struct group *group;
-static char path[64];
 static const char owner = 'o';
 static unsigned n_ended;
 
@@ -53,21 +34,8 @@ static void on_ended(struct group *ended, void *context)
 
 static void setup(void)
 {
-	struct pager_config config = {0};
-	struct failure failure;
-
-	log_init(true);
-	snprintf(path, sizeof(path), "/tmp/test-sessions-%d", getpid());
-	uv_loop_init(&loop);
-	cr_assert_eq(pager_new(&config, &pager, NULL), 0);
-	registry_init(&registry, pager);
+	session_setup();
 	registry.group_ended = on_ended;
-	monitors_init(&monitors, &loop, &registry);
-	notices = (struct notices){pager, &registry, &monitors, &snapshots, &traces};
-	clients = (struct clients){&loop, pager, &registry, &notices, &monitors};
-	sessions = (struct sessions){.loop = &loop, .clients = &clients, .give_up_s = 10};
-	cr_assert_eq(
-	    sessions_init(&sessions, listen_bind(path, SOCK_SEQPACKET, &failure), &failure), 0);
 	cr_assert_eq(registry_create(&registry, "g", getuid(), &owner, 1 << 24, &group), 0);
 }
 
@@ -89,12 +57,8 @@ static void teardown(void)
 {
 	registry_owner_gone(&registry, &owner);
 	pump_until(TAILQ_EMPTY(&registry.groups));
-	sessions_close(&sessions);
-	uv_run(&loop, UV_RUN_DEFAULT);
-	cr_expect_eq(uv_loop_close(&loop), 0);
 	cr_expect_eq(fake_pager_n_tasks(), 0);
-	pager_free(pager);
-	unlink(path);
+	session_teardown();
 }
 
 TestSuite(sessions, .init = setup, .fini = teardown, .timeout = 30);
