@@ -120,6 +120,13 @@ class MemoryCgroup:
     text = read_text(f"{self.path}/memory.swappiness") or read_text("/proc/sys/vm/swappiness", "0")
     return int(text)
 
+  def end_members(self):
+    """A program that a signal of ours overtook while it was being started is nobody's to end but ours."""
+    for pid in map(int, read_text(f"{self.path}/cgroup.procs").split()):
+      if pid != os.getpid():
+        with contextlib.suppress(ProcessLookupError):
+          os.kill(pid, signal.SIGKILL)
+
   def remove(self):
     for _ in range(100):
       if not self.made:
@@ -130,6 +137,7 @@ class MemoryCgroup:
       except FileNotFoundError:
         self.made = False
       except OSError:
+        self.end_members()
         time.sleep(0.05)  # a process that has just ended is still counted
     raise OSError(f"{self.path} could not be removed: a process is left in it")
 
