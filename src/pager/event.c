@@ -303,9 +303,12 @@ void task_messages(struct task *t)
 		apply_event(t, &journal->messages[i]);
 	}
 	gate_release(t, changed);
-	for (uint32_t i = 0; i < journal->n; i++)
+	for (uint32_t i = 0; i < journal->n; i++) {
 		if (journal->messages[i].event == UFFD_EVENT_PAGEFAULT)
 			apply_fault(t, &journal->messages[i]);
+		if (i % URING_BATCH == URING_BATCH - 1)
+			uring_flush(&t->worker->uring);
+	}
 	journal->done = journal->n;
 	if (journal->n)
 		t->group->active_at = t->worker->now;

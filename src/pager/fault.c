@@ -18,7 +18,8 @@
  *         STANDBY ............................. do_numa_page       back from its frame, no I/O
  *         SWAP ................................ do_swap_page       same-filled, or read
  *         POISON .............................. do_poisoned_page   SIGBUS
- *       (the last three through ............... do_evicted_page    has the client discarded it?)
+ *       (the last three through ............... do_evicted_page    has the client discarded it?
+ *        Of a page that is read this is asked when it is there, before it is installed.)
  *
  * No I/O, ioctl or logging here: only in what is called (fill.c). A fault that meets a changed word
  * is decided anew; one that meets a pending event, or the limit, waits (task_fault).
@@ -99,7 +100,7 @@ static enum fault_result do_numa_page(struct fault *f)
 
 static enum fault_result do_swap_page(struct fault *f)
 {
-	return do_evicted_page(f, word_tier(f->word) == TIER_SAME ? fill_same : fill_read);
+	return word_tier(f->word) == TIER_SAME ? do_evicted_page(f, fill_same) : fill_read(f);
 }
 
 static enum fault_result do_poisoned_page(struct fault *f)

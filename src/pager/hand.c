@@ -234,6 +234,23 @@ static int by_address(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
+/* What has come in lately and has a word is there, unless it was discarded without an event: then the
+ * agent will find nothing to move. */
+static bool has_just_come(struct task *t, uint64_t start, uint64_t end)
+{
+	const struct leaf *leaf = table_leaf(&t->table, start, false);
+
+	if (!leaf || leaf->huge || end > leaf->base + LEAF_SIZE)
+		return false;
+	for (; start < end; start += PAGE_SIZE) {
+		word_t word = leaf->words[leaf_index(start)];
+
+		if (word_tag(word) != WORD_PRESENT || !(word & WORD_YOUNG))
+			return false;
+	}
+	return true;
+}
+
 /* Offers the oldest of the queue: what of it is still there, by address, so that neighbours leave as
  * one run, and once, since a page that was discarded and came in again is in the queue twice. What
  * does not fit is the hand's from now on. */
@@ -257,7 +274,13 @@ static void gather_queue(struct task *t, struct batch *b)
 
 		at = page_down(taken[i]);
 		stop = at + pages_to_bytes(taken[i] - at + 1);
-		for (at = MAX(at, done); at < stop; at = end) {
+		at = MAX(at, done);
+		if (at < stop && has_just_come(t, at, stop)) {
+			if (!offer_span(t, b, at, stop, &passed))
+				return;
+			at = stop;
+		}
+		for (; at < stop; at = end) {
 			found = pagemap_scan(t->pagemap, at, stop, PAGEMAP_RESIDENT, runs,
 					     ARRAY_SIZE(runs), 0, &end);
 			if (found < 0)

@@ -61,33 +61,65 @@ static void unfill(struct fill *fill, uint32_t i)
 	uffd_wake(t->uffd, address, PAGE_SIZE);
 }
 
-/* Which pages of the fill still want what was read? Sets take[i]. */
-static void select_pages(const struct fill *fill, bool *take)
+/* The client has discarded the page meanwhile: whoever waits for it gets zeros. */
+static void forget_page(struct fill *fill, uint32_t i)
+{
+	struct task *t = fill->task;
+	uint64_t address = fill->address + pages_to_bytes(i);
+
+	task_charge(t, -1);
+	event_drop_word(t, table_leaf(&t->table, address, false), leaf_index(address));
+	trace(t, TRACE_WOKEN, .address = address, .pages = 1);
+	uffd_wake(t->uffd, address, PAGE_SIZE);
+}
+
+enum verdict {
+	UNWANTED, /* by now; or nobody can tell */
+	WANTED,
+	DISCARDED,
+};
+
+/* Which pages of the fill have their markers? False: that could not be found out. */
+static bool find_markers(const struct fill *fill, bool *marked)
 {
 	struct task *t = fill->task;
 	uint64_t end = fill->address + pages_to_bytes(fill->n), at = fill->address;
+	struct pagemap_run runs[32];
 
-	for (uint32_t i = 0; i < fill->n; i++)
-		take[i] = fill->words[i] & WORD_UNMARKED;
-	if (t->pagemap < 0) {
-		take[0] = take[0] || fill_is_ours(t, fill->address, fill->words[0]) == 1;
-	} else {
-		while (at < end) {
-			struct pagemap_run runs[32];
-			ssize_t n = pagemap_scan(t->pagemap, at, end, PAGEMAP_MARKER, runs,
-						 ARRAY_SIZE(runs), 0, &at);
+	if (t->pagemap < 0) { /* one page, of a child that has not said hello */
+		int ours = fill_is_ours(t, fill->address, fill->words[0]);
 
-			if (n < 0)
-				break;
-			for (ssize_t r = 0; r < n; r++)
-				for (uint64_t a = runs[r].start; a < runs[r].end; a += PAGE_SIZE)
-					take[bytes_to_pages(a - fill->address)] = true;
-		}
+		marked[0] = ours == 1;
+		return ours >= 0;
 	}
-	for (uint32_t i = 0; i < fill->n; i++)
-		take[i] = take[i] && fill->words[i] && word_same(table_get(&t->table, fill->address +
-								    pages_to_bytes(i)),
-					       fill->words[i]);
+	while (at < end) {
+		ssize_t n = pagemap_scan(t->pagemap, at, end, PAGEMAP_MARKER, runs, ARRAY_SIZE(runs), 0,
+					 &at);
+
+		if (n < 0)
+			return false;
+		for (ssize_t r = 0; r < n; r++)
+			for (uint64_t a = runs[r].start; a < runs[r].end; a += PAGE_SIZE)
+				marked[bytes_to_pages(a - fill->address)] = true;
+	}
+	return true;
+}
+
+/* Which pages of the fill still want what was read? */
+static void select_pages(const struct fill *fill, enum verdict *verdicts)
+{
+	bool marked[PIECE] = {false}, found = find_markers(fill, marked);
+
+	for (uint32_t i = 0; i < fill->n; i++) {
+		word_t word = table_get(&fill->task->table, fill->address + pages_to_bytes(i));
+
+		if (!fill->words[i] || !word_same(word, fill->words[i]))
+			verdicts[i] = UNWANTED;
+		else if (marked[i] || word & WORD_UNMARKED)
+			verdicts[i] = WANTED;
+		else
+			verdicts[i] = found ? DISCARDED : UNWANTED;
+	}
 }
 
 static void lose_page(struct fill *fill, uint32_t i)
@@ -138,21 +170,23 @@ static uint32_t install(struct fill *fill, uint32_t i, uint32_t n)
 static void fill_pages(struct fill *fill)
 {
 	const struct slots *slots = &fill->tier->slots;
-	bool take[PIECE] = {false};
+	enum verdict verdicts[PIECE];
 	uint32_t i = 0;
 
-	select_pages(fill, take);
+	select_pages(fill, verdicts);
 	while (i < fill->n) {
 		uint32_t n = 0;
 
-		while (i + n < fill->n && take[i + n] &&
+		while (i + n < fill->n && verdicts[i + n] == WANTED &&
 		       slot_sum_equal(slots->records[fill->io.slot + i + n].sum,
 				      slot_sum_of((char *)fill->io.buffer + pages_to_bytes(i + n))))
 			n++;
 		if (n)
 			i += install(fill, i, n);
-		else if (take[i])
+		else if (verdicts[i] == WANTED)
 			lose_page(fill, i++);
+		else if (verdicts[i] == DISCARDED)
+			forget_page(fill, i++);
 		else
 			unfill(fill, i++);
 	}

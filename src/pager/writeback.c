@@ -199,27 +199,28 @@ static bool settle(struct task *t, uint32_t frame)
 	return true;
 }
 
+/* Whoever waits for a page of the run: writers that the protection has blocked, and who came later. */
+static bool run_is_wanted(const struct task *t, uint32_t first_frame, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (t->frames.records[first_frame + i].wanted)
+			return true;
+	return false;
+}
+
 void writeback_command(struct task *t, const struct command *c)
 {
-	uint64_t wanted[EXCHANGE_BATCH];
-	bool write[EXCHANGE_BATCH] = {false};
-	uint32_t n_wanted = 0;
+	bool write[EXCHANGE_BATCH] = {false}, wanted[EXCHANGE_RUNS];
 
-	for (uint32_t i = 0; i < c->n_runs; i++) {
-		trace(t, TRACE_COPIED, .address = c->runs[i].address, .pages = c->runs[i].pages,
-		      .a = c->number);
-		/* Writers that were blocked by the protection come back as missing faults. */
-		uffd_wake(t->uffd, c->runs[i].address, pages_to_bytes(c->runs[i].pages));
-	}
-	for (uint32_t i = 0; i < c->n_pages; i++) {
-		struct frame *record = &t->frames.records[c->first_frame + i];
+	for (uint32_t r = 0, frame = c->first_frame; r < c->n_runs; r++) {
+		uint32_t n = (uint32_t)c->runs[r].pages;
 
-		if (!c->out[i])
-			continue;
-		if (record->wanted && record->address)
-			wanted[n_wanted++] = record->address;
-		write[i] = settle(t, c->first_frame + i);
+		trace(t, TRACE_COPIED, .address = c->runs[r].address, .pages = n, .a = c->number);
+		wanted[r] = run_is_wanted(t, frame, n);
+		frame += n;
 	}
+	for (uint32_t i = 0; i < c->n_pages; i++)
+		write[i] = c->out[i] && settle(t, c->first_frame + i);
 	for (uint32_t i = 0, n; i < c->n_pages; i += n) {
 		const struct frame *record = &t->frames.records[c->first_frame + i];
 
@@ -232,6 +233,7 @@ void writeback_command(struct task *t, const struct command *c)
 		else
 			n = 1;
 	}
-	for (uint32_t i = 0; i < n_wanted; i++)
-		uffd_wake(t->uffd, wanted[i], PAGE_SIZE);
+	for (uint32_t r = 0; r < c->n_runs; r++)
+		if (wanted[r])
+			uffd_wake(t->uffd, c->runs[r].address, pages_to_bytes(c->runs[r].pages));
 }

@@ -6,7 +6,7 @@ int uring_init(struct uring *uring, unsigned entries, unsigned buffers)
 {
 	struct io_uring_params params = {
 		.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_COOP_TASKRUN |
-			 IORING_SETUP_SINGLE_ISSUER,
+			 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SINGLE_ISSUER,
 		.cq_entries = entries * 8,
 	};
 	int r = io_uring_queue_init_params(entries, &uring->ring, &params);
@@ -161,10 +161,10 @@ int uring_run(struct uring *uring, uint64_t timeout_ns)
 	if (timeout_ns && !n && STAILQ_EMPTY(&uring->posted))
 		r = io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &ts, NULL);
 	else
-		r = io_uring_submit_and_get_events(&uring->ring);
+		r = io_uring_sq_ready(&uring->ring) ? io_uring_submit(&uring->ring) : 0;
 	if (r < 0 && r != -ETIME && r != -EINTR && r != -EBUSY && r != -EAGAIN)
 		return r;
-	while (io_uring_peek_cqe(&uring->ring, &cqe) == 0) {
+	for (unsigned i = 0; i < URING_BATCH && io_uring_peek_cqe(&uring->ring, &cqe) == 0; i++) {
 		struct completion *completion = io_uring_cqe_get_data(cqe);
 		int result = cqe->res;
 

@@ -11,6 +11,10 @@
 #include <sys/queue.h>
 #include <sys/uio.h>
 
+/* So much is done at a time before what it has led to is submitted: a device that is kept busy answers
+ * sooner than one that is given much at once, and then nothing. */
+#define URING_BATCH 4u
+
 struct completion {
 	/* result: as the operation's system call would return, errors as -errno. */
 	void (*done)(struct completion *completion, int result);
@@ -54,6 +58,6 @@ int uring_run_posted(struct uring *uring);
 
 /* Hands over what has been prepared, without looking for completions. */
 void uring_flush(struct uring *uring);
-/* Submits what is queued; waits up to timeout_ns for a completion (0: only looks), runs all that
- * have come, those that were posted first. Returns how many ran, or -errno. */
+/* Submits what is queued; waits up to timeout_ns for a completion (0: only looks), runs those that were
+ * posted, and up to URING_BATCH of those that have come. Returns how many ran, or -errno. */
 int uring_run(struct uring *uring, uint64_t timeout_ns);
