@@ -6,8 +6,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if HAVE_XXH_DISPATCH
+#include <xxh_x86dispatch.h> /* AVX2 or AVX-512 where the processor has it */
+#else
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#endif
 
 #include "base/util.h"
 
