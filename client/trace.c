@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,11 +133,11 @@ static int convert_to(const struct ask *ask, trace_writer *write, FILE *out)
 	if (r == 0 && (fflush(out) || ferror(out)))
 		return say_failed("trace: %s: %s", ask->output ? ask->output : "standard output",
 				  strerror(errno));
+	if (r == -EBADMSG)
+		return say_failed("trace: %s: byte %" PRIu64 ": this is no record; what comes before it "
+				  "was converted", ask->words[0], file.offset);
 	if (r < 0)
-		return say_failed("trace: %s: %s", ask->words[0],
-				  r == -EBADMSG ? "something in the middle is no record; what comes "
-						  "before it was converted"
-						: strerror(-r));
+		return say_failed("trace: %s: %s", ask->words[0], strerror(-r));
 	if (!file.whole)
 		say("trace: %s has no end: whoever wrote it was stopped", ask->words[0]);
 	return 0;

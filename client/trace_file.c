@@ -27,6 +27,7 @@ int trace_file_rewind(struct trace_file *file)
 		return -errno;
 	file->state = (struct trace_state){.time = file->header.started};
 	file->used = file->n = 0;
+	file->offset = file->header.size;
 	file->whole = false;
 	return 0;
 }
@@ -43,11 +44,14 @@ int trace_file_next(struct trace_file *file, struct trace_record *ret)
 		file->used = 0;
 		file->n += fread(file->buffer + file->n, 1, sizeof(file->buffer) - file->n,
 				 file->stream);
+		if (ferror(file->stream))
+			return -EIO;
 	}
 	r = trace_decode(&file->state, file->buffer + file->used, file->n - file->used, ret);
 	if (r <= 0)
 		return (int)r;
 	file->used += (size_t)r;
+	file->offset += (uint64_t)r;
 	file->whole = ret->kind == TRACE_END;
 	return 1;
 }

@@ -16,12 +16,13 @@ struct trace_file {
 	struct trace_state state;
 	uint8_t buffer[64 << 10];
 	size_t used, n; /* bytes of the buffer */
+	uint64_t offset; /* of the next record in the file: where it is wrong, if it is */
 	bool whole;     /* its END has been read */
 };
 
 /* 0; -EBADMSG: it is no trace; -EPROTONOSUPPORT: of another version; or another -errno. => close it. */
 int trace_file_open(struct trace_file *file, const char *path);
-/* 1 and a record; 0: there is none any more; -EBADMSG: what comes is none. */
+/* 1 and a record; 0: there is none any more; -EBADMSG: what comes is none; or another -errno. */
 int trace_file_next(struct trace_file *file, struct trace_record *ret);
 /* To the first record again. 0 or -errno: it cannot be read twice. */
 int trace_file_rewind(struct trace_file *file);
