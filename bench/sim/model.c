@@ -321,6 +321,17 @@ static void touch(struct pager *p, uint32_t page, bool write)
 	at->dirty = at->dirty || write;
 }
 
+static void discard(struct pager *p, uint32_t page)
+{
+	struct page *at = &p->pages[page];
+
+	if (at->resident)
+		p->resident--;
+	else if (word_tag(at->word) == WORD_STANDBY)
+		frames_free(&p->frames, word_frame(at->word));
+	*at = (struct page){0}; /* the queue may still have it */
+}
+
 void model_run(const struct model *model, const struct trace *trace, sim_progress *progress,
 	       struct outcome *ret)
 {
@@ -343,9 +354,12 @@ void model_run(const struct model *model, const struct trace *trace, sim_progres
 		sim_tell(progress, i, trace->n);
 		if (i == trace->warm)
 			*ret = (struct outcome){0};
-		touch(&p, trace_page(trace, i), trace_is_write(trace, i));
+		if (trace_is_discard(trace, i))
+			discard(&p, trace_page(trace, i));
+		else
+			touch(&p, trace_page(trace, i), trace_is_write(trace, i));
 	}
-	ret->touches = trace->n - trace->warm;
+	ret->touches = trace->n - trace->warm - trace->discards;
 	queue_done(&p.queue);
 	free(p.pages);
 	free(records);

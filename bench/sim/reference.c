@@ -104,6 +104,14 @@ static void one_list(const struct trace *t, uint32_t limit, struct outcome *o, b
 		sim_tell(progress, i, t->n);
 		if (i == t->warm)
 			*o = (struct outcome){0};
+		if (trace_is_discard(t, i)) {
+			if (state[page] == HERE) {
+				take_out(&l, page);
+				held--;
+			}
+			state[page] = NEVER;
+			continue;
+		}
 		if (state[page] == HERE) {
 			if (moves_up) {
 				take_out(&l, page);
@@ -155,6 +163,15 @@ static void run_lists(const struct trace *t, uint32_t limit, struct outcome *o)
 		sim_tell(progress, i, t->n);
 		if (i == t->warm)
 			*o = (struct outcome){0};
+		if (trace_is_discard(t, i)) {
+			if (pages[page].state <= ACTIVE) {
+				take_out(&l, page);
+				held[pages[page].state]--;
+			}
+			memset(&pages[page], 0, sizeof(*pages));
+			pages[page].state = NEVER;
+			continue;
+		}
 		if (pages[page].state <= ACTIVE) {
 			pages[page].accessed = true;
 			continue;
@@ -241,7 +258,7 @@ static void run_opt(const struct trace *t, uint32_t limit, struct outcome *o)
 	memset(due, 0xff, t->n_pages * sizeof(*due));
 	for (uint64_t i = t->n; i--;) {
 		next[i] = due[trace_page(t, i)];
-		due[trace_page(t, i)] = i;
+		due[trace_page(t, i)] = trace_is_discard(t, i) ? UINT64_MAX : i;
 	}
 	for (uint64_t i = 0; i < t->n; i++) {
 		uint32_t page = trace_page(t, i);
@@ -249,6 +266,11 @@ static void run_opt(const struct trace *t, uint32_t limit, struct outcome *o)
 		sim_tell(progress, i, t->n);
 		if (i == t->warm)
 			*o = (struct outcome){0};
+		if (trace_is_discard(t, i)) {
+			held -= state[page] == HERE;
+			state[page] = NEVER;
+			continue;
+		}
 		if (state[page] != HERE) {
 			miss(o, page, state[page] == NEVER);
 			while (held == limit) {
@@ -286,5 +308,5 @@ void reference_run(const struct reference *reference, const struct trace *trace,
 	progress = told;
 	*ret = (struct outcome){0};
 	reference->run(trace, limit, ret);
-	ret->touches = trace->n - trace->warm;
+	ret->touches = trace->n - trace->warm - trace->discards;
 }

@@ -76,8 +76,8 @@ static void simulate(const struct options *options, const char *name, const stru
 
 	if (!options->json)
 		printf("%s: %u pages, limit %u, %" PRIu64 " touches\n  %-8s %8s %8s %8s %8s %9s\n", name,
-		       trace->n_pages, limit, trace->n - trace->warm, "policy", "faults", "read",
-		       "standby", "out", "us");
+		       trace->n_pages, limit, trace->n - trace->warm - trace->discards, "policy",
+		       "faults", "read", "standby", "out", "us");
 	for (const struct reference *r = references; r->name; r++) {
 		what = r->name;
 		reference_run(r, trace, limit, progress, &outcome);

@@ -17,7 +17,7 @@ void trace_done(struct trace *t)
 	*t = (struct trace){0};
 }
 
-void trace_add(struct trace *t, uint32_t page, bool write)
+static void add(struct trace *t, uint32_t page, enum touch touch)
 {
 	if (t->n == t->capacity) {
 		t->capacity = t->capacity ? t->capacity * 2 : 1 << 16;
@@ -25,8 +25,19 @@ void trace_add(struct trace *t, uint32_t page, bool write)
 		if (!t->touches)
 			abort();
 	}
-	t->touches[t->n++] = page << 1 | write;
+	t->touches[t->n++] = page << 2 | touch;
 	t->n_pages = MAX(t->n_pages, page + 1);
+}
+
+void trace_add(struct trace *t, uint32_t page, bool write)
+{
+	add(t, page, write ? TOUCH_WRITE : TOUCH_READ);
+}
+
+void trace_discard(struct trace *t, uint32_t page)
+{
+	add(t, page, TOUCH_DISCARD);
+	t->discards++;
 }
 
 /* ---- patterns ---- */

@@ -6,26 +6,36 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum touch { TOUCH_READ, TOUCH_WRITE, TOUCH_DISCARD };
+
 struct trace {
-	uint32_t *touches; /* page << 1 | is it a write? */
+	uint32_t *touches; /* page << 2 | enum touch */
 	uint64_t n, capacity;
 	uint64_t warm;     /* what is before it fills memory, and is not measured */
+	uint64_t discards; /* among the touches; all are measured */
 	uint32_t n_pages;  /* pages are numbered from 0 */
 };
 
 static inline uint32_t trace_page(const struct trace *trace, uint64_t i)
 {
-	return trace->touches[i] >> 1;
+	return trace->touches[i] >> 2;
 }
 
 static inline bool trace_is_write(const struct trace *trace, uint64_t i)
 {
-	return trace->touches[i] & 1;
+	return (trace->touches[i] & 3) == TOUCH_WRITE;
+}
+
+/* No touch: the program needs the page's content no longer, and the next touch finds zeros. */
+static inline bool trace_is_discard(const struct trace *trace, uint64_t i)
+{
+	return (trace->touches[i] & 3) == TOUCH_DISCARD;
 }
 
 void trace_done(struct trace *trace);
 /* Aborts when there is no memory: so does everything here. */
 void trace_add(struct trace *trace, uint32_t page, bool write);
+void trace_discard(struct trace *trace, uint32_t page);
 
 struct pattern {
 	const char *name, *meaning;

@@ -145,6 +145,50 @@ Test(sim, model_adds_up)
 	trace_done(&trace);
 }
 
+/* What is discarded takes no room, is not read again, and is no touch. */
+Test(sim, discards)
+{
+	struct trace trace = {0};
+	struct outcome o;
+
+	for (unsigned round = 0; round < 8; round++) {
+		for (uint32_t i = 0; i < LIMIT; i++)
+			trace_add(&trace, round % 3 * LIMIT + i, true);
+		for (uint32_t i = 0; i < LIMIT; i++)
+			trace_discard(&trace, round % 3 * LIMIT + i);
+	}
+	for (const struct reference *r = references; r->name; r++) {
+		o = refer(r->name, &trace, LIMIT);
+		cr_expect_eq(o.touches, 8 * LIMIT);
+		cr_expect_eq(o.fresh, 8 * LIMIT, "%s %lu", r->name, o.fresh);
+		cr_expect_eq(o.reads + o.out, 0, "%s %lu", r->name, o.reads + o.out);
+	}
+	trace_done(&trace);
+}
+
+/* At random: in every state that a page may have. */
+Test(sim, discards_at_random)
+{
+	struct trace trace = {0};
+	struct outcome opt;
+
+	for (uint32_t i = 0; i < 40 * LIMIT; i++) {
+		uint32_t page = (uint32_t)random() % (2 * LIMIT);
+
+		if (random() % 4)
+			trace_add(&trace, page, random() % 2);
+		else
+			for (uint32_t n = (uint32_t)random() % 9; n; n--)
+				trace_discard(&trace, page + n);
+	}
+	opt = refer("opt", &trace, LIMIT);
+	for (const struct reference *r = references; r->name; r++)
+		cr_expect_leq(opt.reads, refer(r->name, &trace, LIMIT).reads, "%s", r->name);
+	cr_expect_leq(opt.reads, model(&victim_2q, &trace).reads);
+	cr_expect_leq(opt.reads, model(&victim_clock, &trace).reads);
+	trace_done(&trace);
+}
+
 /* ---- files ---- */
 
 static int read_bytes(const void *bytes, size_t n, struct trace *ret, uint64_t *ret_line)
