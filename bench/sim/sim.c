@@ -16,9 +16,9 @@ static const struct victim_policy *const policies[] = {&victim_2q, &victim_clock
 
 static const char usage_text[] =
     "usage: sim [OPTION]... [PATTERN | FILE]...\n"
-    "What replacement policies make of patterns (all of them, if none is named), or of recorded\n"
-    "traces: text, an address a line, \"w\" after it if it is a write; or binary, \"pagetrc1\" and\n"
-    "64-bit words, bit 0 set in writes.\n\n"
+    "What replacement policies make of patterns (all of them, if none is named), or of traces in\n"
+    "files: recordings of `upager trace` or `upager run --trace`; text, an address a line, \"w\"\n"
+    "after it if it is a write; or binary, \"pagetrc1\" and 64-bit words, bit 0 set in writes.\n\n"
     "  --memory SIZE     the limit (64M)\n"
     "  --frames SIZE     of it for standby (what the pager takes)\n"
     "  --readahead N     largest window, pages (128)\n"
@@ -26,7 +26,14 @@ static const char usage_text[] =
     "  --json            one JSON object a line\n\n"
     "Per touch: faults that waited for a read, pages read, faults answered from standby, pages that\n"
     "left, and an estimate of the time. The first four policies know more than a pager can, hold as\n"
-    "many pages as the limit, and have no readahead.\n";
+    "many pages as the limit, and have no readahead.\n\n"
+    "A recording has faults, what came in with them, and discarded memory, but no touches of what was\n"
+    "resident. So record with little memory, and simulate more, at least twice as much:\n\n"
+    "  upager run --memory 16M --trace FILE -- PROGRAM\n"
+    "  sim --memory 64M FILE\n\n"
+    "Under as little as it was recorded with, or less, hits are missing: what is in use looks like\n"
+    "what is used once, which favours FIFO. Pages that came in unasked count as touched if the\n"
+    "program goes on where they end; recorded with \"readahead_pages\": 1, hardly any come.\n";
 
 struct options {
 	uint64_t memory, frames;
@@ -93,23 +100,73 @@ static void simulate(const struct options *options, const char *name, const stru
 	}
 }
 
+/* => status */
+static int say_unreadable(const char *path, const struct source *source, int error)
+{
+	uint64_t offset = source->recording.offset;
+
+	fprintf(stderr, "sim: %s: ", path);
+	if (source->line)
+		fprintf(stderr, "line %" PRIu64 ": neither an address nor an address and \"w\"; and the "
+			"file does not begin as a recording does\n", source->line);
+	else if (error == -EBADMSG && !offset)
+		fprintf(stderr, "it begins as a recording does, but its header is cut or damaged\n");
+	else if (error == -EBADMSG)
+		fprintf(stderr, "byte %" PRIu64 ": this is no record, so the recording is damaged; what "
+			"comes before it: upager trace --convert text\n", offset);
+	else if (error == -EPROTONOSUPPORT)
+		fprintf(stderr, "it was recorded by another version of upager; record it anew\n");
+	else if (error == -EFBIG)
+		fprintf(stderr, "it has more than %u pages, gaps included\n", TRACE_PAGES_MAX);
+	else if (error == -ENOENT)
+		fprintf(stderr, "no such file (nor is it a pattern: --patterns lists them)\n");
+	else
+		fprintf(stderr, "%s\n", strerror(-error));
+	return 1;
+}
+
+/* What the figures do not say. */
+static void say_recorded(const struct options *options, const char *path, const struct recording *r)
+{
+	char size[24];
+
+	if (!options->json)
+		printf("%s: recorded under %s: %" PRIu64 " tasks, %" PRIu64 " faults, %" PRIu64
+		       " touches of what came with them, %" PRIu64 " pages discarded\n", path,
+		       r->limit ? size_format(pages_to_bytes(r->limit), size) : "an unknown limit",
+		       r->tasks, r->faults, r->along, r->discarded);
+	if (r->lost)
+		fprintf(stderr, "sim: %s: %" PRIu64 " records had no room when it was recorded: there faults "
+			"are missing\n", path, r->lost);
+	if (!r->whole)
+		fprintf(stderr, "sim: %s: it has no end but stops at byte %" PRIu64 ": whoever wrote it was "
+			"stopped, or it was cut; what comes before is replayed\n", path, r->offset);
+	if (bytes_to_pages(options->memory) <= r->limit)
+		fprintf(stderr, "sim: %s: it was recorded under %s, so at --memory %s hits are missing "
+			"from it, which favours FIFO; simulate more, or record with less\n", path,
+			size_format(pages_to_bytes(r->limit), size),
+			size_format(options->memory, (char[24]){0}));
+}
+
 static int simulate_file(const struct options *options, const char *path)
 {
+	struct source source;
 	struct trace trace;
-	uint64_t line;
-	int r = trace_read(path, &trace, &line);
+	bool empty;
+	int r = trace_read(path, &trace, &source);
 
-	if (r == -EINVAL && line)
-		fprintf(stderr, "sim: %s:%" PRIu64 ": neither an address nor an address and \"w\"\n",
-			path, line);
-	else if (r < 0)
-		fprintf(stderr, "sim: %s: %s (nor is it a pattern: --patterns lists them)\n", path,
-			strerror(-r));
 	if (r < 0)
-		return 1;
-	simulate(options, path, &trace);
+		return say_unreadable(path, &source, r);
+	if (source.kind == SOURCE_RECORDING)
+		say_recorded(options, path, &source.recording);
+	empty = source.kind == SOURCE_RECORDING && !source.recording.faults;
+	if (empty)
+		fprintf(stderr, "sim: %s: there are no faults in it, so nothing to replay; if the program "
+			"stayed below its limit, record with a smaller one\n", path);
+	else
+		simulate(options, path, &trace);
 	trace_done(&trace);
-	return 0;
+	return empty;
 }
 
 static void simulate_pattern(const struct options *options, const struct pattern *pattern)

@@ -1,15 +1,9 @@
 #include "trace.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/util.h"
 #include "zipf.h"
-
-#define MAGIC "pagetrc1"
-#define GAP   64u /* pages: what lies further apart is not near */
 
 void trace_done(struct trace *t)
 {
@@ -32,6 +26,11 @@ static void add(struct trace *t, uint32_t page, enum touch touch)
 void trace_add(struct trace *t, uint32_t page, bool write)
 {
 	add(t, page, write ? TOUCH_WRITE : TOUCH_READ);
+}
+
+void trace_write(struct trace *t, uint64_t i)
+{
+	t->touches[i] = t->touches[i] >> 2 << 2 | TOUCH_WRITE;
 }
 
 void trace_discard(struct trace *t, uint32_t page)
@@ -255,117 +254,4 @@ void trace_make(struct trace *ret, const struct pattern *pattern, uint32_t limit
 	*ret = (struct trace){0};
 	seed = 1;
 	pattern->make(ret, limit);
-}
-
-/* ---- files ---- */
-
-/* Addresses as they were read: bit 0 says write. */
-struct addresses {
-	uint64_t *list;
-	size_t n, capacity;
-};
-
-static void address_add(struct addresses *a, uint64_t address, bool write)
-{
-	if (a->n == a->capacity) {
-		a->capacity = a->capacity ? a->capacity * 2 : 1 << 16;
-		a->list = reallocarray(a->list, a->capacity, sizeof(*a->list));
-		if (!a->list)
-			abort();
-	}
-	a->list[a->n++] = page_down(address) | write;
-}
-
-static int read_text(FILE *file, struct addresses *a, uint64_t *ret_line)
-{
-	char line[256], *end;
-
-	for (uint64_t number = 1; fgets(line, sizeof(line), file); number++) {
-		uint64_t address;
-
-		line[strcspn(line, "#\n")] = 0;
-		if (!line[strspn(line, " \t")])
-			continue;
-		errno = 0;
-		address = strtoull(line, &end, 0);
-		end += strspn(end, " \t");
-		if (errno || end == line || !strchr("rw", *end)) {
-			*ret_line = number;
-			return -EINVAL;
-		}
-		address_add(a, address, *end == 'w');
-	}
-	return ferror(file) ? -EIO : 0;
-}
-
-static int read_binary(FILE *file, struct addresses *a)
-{
-	uint64_t words[512];
-	size_t n;
-
-	while ((n = fread(words, sizeof(*words), ARRAY_SIZE(words), file)))
-		for (size_t i = 0; i < n; i++)
-			address_add(a, words[i], words[i] & 1);
-	return ferror(file) ? -EIO : 0;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
-
-	return left < right ? -1 : left > right;
-}
-
-/* The number of each page: those of lower addresses come first, with gaps of at most GAP. */
-static void number_pages(const struct addresses *a, struct trace *ret)
-{
-	uint64_t *pages = calloc(a->n + 1, sizeof(*pages));
-	uint32_t *numbers = calloc(a->n + 1, sizeof(*numbers));
-	size_t n = 0;
-
-	if (!pages || !numbers)
-		abort();
-	for (size_t i = 0; i < a->n; i++)
-		pages[i] = page_down(a->list[i]);
-	qsort(pages, a->n, sizeof(*pages), by_value);
-	for (size_t i = 0; i < a->n; i++) {
-		if (i && pages[i] == pages[n - 1])
-			continue;
-		if (i)
-			numbers[n] = numbers[n - 1] +
-				     (uint32_t)MIN(bytes_to_pages(pages[i] - pages[n - 1]), GAP);
-		pages[n++] = pages[i];
-	}
-	for (size_t i = 0; i < a->n; i++) {
-		uint64_t page = page_down(a->list[i]);
-		const uint64_t *at = bsearch(&page, pages, n, sizeof(*pages), by_value);
-
-		trace_add(ret, numbers[at - pages], a->list[i] & 1);
-	}
-	free(pages);
-	free(numbers);
-}
-
-int trace_read(const char *path, struct trace *ret, uint64_t *ret_line)
-{
-	struct addresses a = {0};
-	char magic[sizeof(MAGIC) - 1];
-	FILE *file = fopen(path, "re");
-	bool binary;
-	int r;
-
-	if (!file)
-		return -errno;
-	*ret_line = 0;
-	binary = fread(magic, sizeof(magic), 1, file) == 1 && !memcmp(magic, MAGIC, sizeof(magic));
-	if (!binary)
-		rewind(file);
-	r = binary ? read_binary(file, &a) : read_text(file, &a, ret_line);
-	fclose(file);
-	if (r == 0) {
-		*ret = (struct trace){0};
-		number_pages(&a, ret);
-	}
-	free(a.list);
-	return r;
 }

@@ -8,6 +8,7 @@
 
 #include "base/util.h"
 #include "policy/victim.h"
+#include "proto/trace.h"
 #include "sim.h"
 
 #define LIMIT 16384u /* pages */
@@ -191,7 +192,7 @@ Test(sim, discards_at_random)
 
 /* ---- files ---- */
 
-static int read_bytes(const void *bytes, size_t n, struct trace *ret, uint64_t *ret_line)
+static int read_bytes(const void *bytes, size_t n, struct trace *ret, struct source *ret_source)
 {
 	char path[] = "/tmp/test_sim.XXXXXX";
 	int fd = mkstemp(path), r;
@@ -199,7 +200,7 @@ static int read_bytes(const void *bytes, size_t n, struct trace *ret, uint64_t *
 	cr_assert(fd >= 0);
 	cr_assert_eq(write(fd, bytes, n), (ssize_t)n);
 	close(fd);
-	r = trace_read(path, ret, ret_line);
+	r = trace_read(path, ret, ret_source);
 	unlink(path);
 	return r;
 }
@@ -222,9 +223,9 @@ Test(trace, text)
 	static const char text[] = "# a trace\n0x7f0000002008\n 0x7f0000001fff w # written\n"
 				   "0x7fff00000000 r\n\n0x7f0000002000\n";
 	struct trace trace;
-	uint64_t line;
+	struct source source;
 
-	cr_assert_eq(read_bytes(text, strlen(text), &trace, &line), 0);
+	cr_assert_eq(read_bytes(text, strlen(text), &trace, &source), 0);
 	check_trace(&trace);
 	trace_done(&trace);
 }
@@ -234,12 +235,12 @@ Test(trace, binary)
 	static const uint64_t words[] = {0, 0x7f0000002000, 0x7f0000001001, 0x7fff00000000,
 					 0x7f0000002000};
 	struct trace trace;
-	uint64_t line;
+	struct source source;
 	char bytes[sizeof(words)];
 
 	memcpy(bytes, words, sizeof(words));
 	memcpy(bytes, "pagetrc1", 8);
-	cr_assert_eq(read_bytes(bytes, sizeof(bytes), &trace, &line), 0);
+	cr_assert_eq(read_bytes(bytes, sizeof(bytes), &trace, &source), 0);
 	check_trace(&trace);
 	trace_done(&trace);
 }
@@ -247,13 +248,198 @@ Test(trace, binary)
 Test(trace, refused)
 {
 	struct trace trace;
-	uint64_t line = 0;
+	struct source source;
 
-	cr_expect_eq(read_bytes("0x1000\nsoap\n", 12, &trace, &line), -EINVAL);
-	cr_expect_eq(line, 2);
-	cr_expect_eq(read_bytes("0x1000 x\n", 9, &trace, &line), -EINVAL);
-	cr_expect_eq(line, 1);
-	cr_expect_eq(trace_read("/nonexistent", &trace, &line), -ENOENT);
-	cr_expect_eq(read_bytes("", 0, &trace, &line), 0, "nothing is a trace, too");
+	cr_expect_eq(read_bytes("0x1000\nsoap\n", 12, &trace, &source), -EINVAL);
+	cr_expect_eq(source.line, 2);
+	cr_expect_eq(read_bytes("0x1000 x\n", 9, &trace, &source), -EINVAL);
+	cr_expect_eq(source.line, 1);
+	cr_expect_eq(trace_read("/nonexistent", &trace, &source), -ENOENT);
+	cr_expect_eq(read_bytes("", 0, &trace, &source), 0, "nothing is a trace, too");
 	cr_expect_eq(trace.n, 0);
+}
+
+/* ---- recordings ---- */
+
+#define SWAP TRACE_LEAF_swap
+#define PAGE(n) ((uint64_t)(n) << PAGE_SHIFT)
+
+/* Two tasks, at the same addresses. */
+static const struct trace_record recorded[] = {
+	{.kind = TRACE_LIMIT, .a = 4096},
+	{.kind = TRACE_TASK, .task = 7},
+	{.kind = TRACE_FAULT, .task = 7, .address = PAGE(100), .a = TRACE_WRITES},
+	{.kind = TRACE_IN, .task = 7, .address = PAGE(100), .pages = 4},
+	{.kind = TRACE_OUTCOME, .task = 7, .address = PAGE(100), .how = TRACE_OUTCOME_zero},
+	{.kind = TRACE_FAULT, .task = 9, .address = PAGE(100)},
+	{.kind = TRACE_IN, .task = 9, .address = PAGE(100), .pages = 1},
+	/* The stream goes on, so 101 to 103 have been used; nobody knows it of 105 and 106. */
+	{.kind = TRACE_FAULT, .task = 7, .address = PAGE(104)},
+	{.kind = TRACE_IN, .task = 7, .address = PAGE(104), .pages = 3},
+	/* Two threads, one page. */
+	{.kind = TRACE_FAULT, .task = 9, .tid = 1, .address = PAGE(101), .how = SWAP},
+	{.kind = TRACE_OUTCOME, .task = 9, .tid = 1, .address = PAGE(101), .how = TRACE_OUTCOME_major},
+	{.kind = TRACE_FAULT, .task = 9, .tid = 2, .address = PAGE(101), .how = SWAP, .a = TRACE_WRITES},
+	{.kind = TRACE_IN, .task = 9, .address = PAGE(101), .pages = 1, .how = TRACE_LEAF_filling},
+	{.kind = TRACE_EVICTED, .task = 7, .address = PAGE(105), .pages = 2, .b = 2},
+	{.kind = TRACE_FAULT, .task = 7, .address = PAGE(107)},
+	{.kind = TRACE_OUTCOME, .task = 7, .address = PAGE(107), .how = TRACE_OUTCOME_race},
+	/* No touches of what is paged. */
+	{.kind = TRACE_FAULT, .task = 7, .address = PAGE(200), .a = TRACE_BY_AGENT},
+	{.kind = TRACE_IN, .task = 7, .address = PAGE(200), .pages = 1},
+	{.kind = TRACE_FAULT, .task = 7, .address = PAGE(900), .how = TRACE_LEAF_file},
+	{.kind = TRACE_IN, .task = 7, .address = PAGE(900), .pages = 512, .how = TRACE_LEAF_file},
+	{.kind = TRACE_LOST, .a = 3},
+	/* It moves, and stays the same page. */
+	{.kind = TRACE_REMAP, .task = 7, .address = PAGE(104), .pages = 1, .a = 300},
+	{.kind = TRACE_FAULT, .task = 7, .address = PAGE(300), .how = SWAP},
+	{.kind = TRACE_REMOVE, .task = 9, .address = PAGE(101), .pages = 1, .how = 1},
+	{.kind = TRACE_REMOVE, .task = 9, .address = PAGE(90), .pages = 11},
+	{.kind = TRACE_FAULT, .task = 9, .address = PAGE(100)},
+	{.kind = TRACE_UNMAP, .task = 7, .address = 0, .pages = 1ull << 40},
+	{.kind = TRACE_GONE, .task = 9},
+	{.kind = TRACE_END, .a = 28, .b = 3},
+};
+
+static const struct trace_header recorded_by = {
+	.magic = TRACE_MAGIC, .version = TRACE_VERSION, .size = sizeof(recorded_by), .group = "g"};
+
+/* => bytes */
+static size_t encode(const struct trace_record *records, size_t n_records, uint8_t *to)
+{
+	struct trace_state state = {0};
+	size_t n = sizeof(recorded_by);
+
+	memcpy(to, &recorded_by, n);
+	for (size_t i = 0; i < n_records; i++)
+		n += trace_encode(&state, &records[i], to + n);
+	return n;
+}
+
+static uint8_t bytes[sizeof(recorded_by) + 1000 * TRACE_RECORD_MAX];
+
+Test(recording, is_replayed)
+{
+	static const struct {
+		char op;
+		uint32_t page;
+	} expected[] = {
+		/* used before it is known: the second task's 101 */
+		{'w', 136},
+		{'w', 0}, {'r', 135}, {'r', 1}, {'r', 2}, {'r', 3}, {'r', 4}, {'w', 136}, {'r', 7},
+		{'r', 4}, {'d', 135}, {'r', 135}};
+	size_t n = encode(recorded, ARRAY_SIZE(recorded), bytes);
+	struct source source;
+	struct trace trace;
+
+	cr_assert_eq(read_bytes(bytes, n, &trace, &source), 0);
+	cr_expect_eq(source.kind, SOURCE_RECORDING);
+	cr_assert_eq(trace.warm, 1);
+	cr_assert_eq(trace.discards, 1 + 6 + 2);
+	cr_assert_eq(trace.n, ARRAY_SIZE(expected) + 8);
+	for (size_t i = 0; i < trace.n; i++) {
+		char op = trace_is_discard(&trace, i) ? 'd' : trace_is_write(&trace, i) ? 'w' : 'r';
+
+		cr_expect_eq(op, i < ARRAY_SIZE(expected) ? expected[i].op : 'd', "%zu: %c", i, op);
+		if (i < ARRAY_SIZE(expected))
+			cr_expect_eq(trace_page(&trace, i), expected[i].page, "%zu: %u", i,
+				     trace_page(&trace, i));
+	}
+	cr_expect_eq(source.recording.limit, 4096);
+	cr_expect_eq(source.recording.tasks, 2);
+	cr_expect_eq(source.recording.faults, 7);
+	cr_expect_eq(source.recording.along, 3);
+	cr_expect_eq(source.recording.discarded, 9);
+	cr_expect_eq(source.recording.lost, 3);
+	cr_expect_eq(source.recording.offset, n);
+	cr_expect(source.recording.whole);
+	trace_done(&trace);
+}
+
+/* It may end anywhere, and is replayed up to there; within its header it is none. */
+Test(recording, is_cut)
+{
+	size_t n = encode(recorded, ARRAY_SIZE(recorded), bytes);
+	uint64_t touches = 0, offset = 0;
+
+	for (size_t cut = 0; cut < n; cut++) {
+		struct trace trace = {0};
+		struct source source;
+		int r = read_bytes(bytes, cut, &trace, &source);
+
+		cr_assert_eq(r, cut == 0 ? 0 : cut < 8 ? -EINVAL : cut < sizeof(recorded_by) ? -EBADMSG : 0,
+			     "%zu: %d", cut, r);
+		if (cut < sizeof(recorded_by)) {
+			cr_expect_eq(source.recording.offset, 0);
+			continue;
+		}
+		cr_expect_not(source.recording.whole);
+		cr_expect(source.recording.offset >= offset && source.recording.offset <= cut);
+		cr_expect_geq(trace.n, touches);
+		touches = trace.n;
+		offset = source.recording.offset;
+		trace_done(&trace);
+	}
+	cr_expect_gt(touches, 10);
+}
+
+Test(recording, is_damaged)
+{
+	static const struct trace_record too_many[] = {
+		{.kind = TRACE_GONE, .task = 1},
+		{.kind = TRACE_IN, .task = 1, .address = PAGE(1), .pages = 1ull << 40}};
+	size_t n = encode(recorded, ARRAY_SIZE(recorded), bytes), before = encode(recorded, 5, bytes);
+	struct source source;
+	struct trace trace;
+
+	encode(recorded, ARRAY_SIZE(recorded), bytes);
+	bytes[before] = TRACE_N_KINDS;
+	cr_expect_eq(read_bytes(bytes, n, &trace, &source), -EBADMSG);
+	cr_expect_eq(source.recording.offset, before, "%lu", source.recording.offset);
+
+	n = encode(too_many, 2, bytes);
+	cr_expect_eq(read_bytes(bytes, n, &trace, &source), -EBADMSG);
+	cr_expect_eq(source.recording.offset, encode(too_many, 1, bytes), "where the record begins");
+
+	bytes[8]++;
+	cr_expect_eq(read_bytes(bytes, n, &trace, &source), -EPROTONOSUPPORT);
+	bytes[0]++;
+	cr_expect_eq(read_bytes(bytes, n, &trace, &source), -EINVAL);
+	cr_expect_eq(source.line, 1);
+}
+
+/* Whatever records say, and in whatever order. */
+Test(recording, hostile, .timeout = 120)
+{
+	static struct trace_record records[1000];
+	uint64_t touches = 0;
+
+	for (unsigned round = 0; round < 100; round++) {
+		struct source source;
+		struct trace trace;
+		size_t n;
+		int r;
+
+		for (size_t i = 0; i < ARRAY_SIZE(records); i++)
+			records[i] = (struct trace_record){
+				.kind = (uint8_t)(1 + random() % (TRACE_END - 1)),
+				.task = (uint64_t)random() % 3,
+				.address = PAGE(random() % 64 ? random() % 200 : random() << 20),
+				.pages = 1 + (random() % 64 ? random() % 9 : random() % 300000),
+				.how = (uint8_t)(random() % (random() % 8 ? 4 : 128)),
+				.a = (uint64_t)random() % (random() % 8 ? 200 : UINT64_MAX),
+				.b = (uint64_t)random() % 2,
+			};
+		n = encode(records, ARRAY_SIZE(records), bytes);
+		for (unsigned i = 0; i < round % 4; i++)
+			bytes[sizeof(recorded_by) + (size_t)random() % (n - sizeof(recorded_by))] =
+			    (uint8_t)random();
+		r = read_bytes(bytes, n, &trace, &source);
+		cr_assert(r == 0 || r == -EBADMSG, "%d", r);
+		if (r == 0) {
+			touches += trace.n;
+			trace_done(&trace);
+		}
+	}
+	cr_expect_gt(touches, 1000);
 }
