@@ -10,6 +10,7 @@
 #include "sys/pagemap.h"
 #include "sys/procmaps.h"
 #include "sys/uffd.h"
+#include "sys/uring.h"
 
 Test(procmaps, lines)
 {
@@ -166,4 +167,47 @@ Test(pagemap, own_pages)
 	cr_expect_eq(pagemap_exclusive(fd, base, 4, exclusive), 0);
 	cr_expect(exclusive[0] && exclusive[1] && !exclusive[2]);
 	close(fd);
+}
+
+/* ---- io_uring ---- */
+
+struct nap {
+	struct completion completion;
+	int result, *ran;
+};
+
+static void wakes(struct completion *completion, int result)
+{
+	struct nap *nap = container_of(completion, struct nap, completion);
+
+	nap->result = result;
+	++*nap->ran;
+}
+
+/* However many have come, what the first few have led to is submitted before the rest is served; and
+ * none is forgotten, nor waited for while others are there. */
+Test(uring, a_few_at_a_time)
+{
+	struct __kernel_timespec soon = {.tv_nsec = 1000};
+	struct nap naps[3 * URING_BATCH] = {0};
+	struct uring uring;
+	int ran = 0;
+
+	cr_assert_eq(uring_init(&uring, 64, 1), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(naps); i++) {
+		naps[i] = (struct nap){.completion.done = wakes, .ran = &ran};
+		cr_assert_eq(uring_timeout(&uring, &soon, &naps[i].completion), 0);
+	}
+	uring_flush(&uring);
+	usleep(20000);
+	for (unsigned round = 1; round <= 3; round++) {
+		int n = uring_run(&uring, 10000 * MS);
+
+		cr_assert(n > 0 && n <= (int)URING_BATCH, "%d", n);
+	}
+	cr_assert_eq(ran, (int)ARRAY_SIZE(naps));
+	cr_assert_eq(uring_run(&uring, 0), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(naps); i++)
+		cr_assert_eq(naps[i].result, -ETIME);
+	uring_done(&uring);
 }
