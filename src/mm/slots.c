@@ -1,10 +1,6 @@
 #include "mm/slots.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #if HAVE_XXH_DISPATCH
 #include <xxh_x86dispatch.h> /* AVX2 or AVX-512 where the processor has it */
@@ -14,34 +10,24 @@
 #endif
 
 #include "base/util.h"
+#include "sys/files.h"
 
 int slots_init(struct slots *slots, int dir_fd, const char *name, unsigned tier, uint32_t n)
 {
-	size_t size = (size_t)n * sizeof(*slots->records);
-	int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	int r = 0;
+	struct slots new = {.n = n, .tier = (uint8_t)tier};
+	void *memory;
+	int r = file_map_new(dir_fd, name, (size_t)n * sizeof(*new.records), &memory);
 
-	if (fd < 0)
-		return -errno;
-	*slots = (struct slots){.n = n, .tier = (uint8_t)tier, .records = MAP_FAILED};
-	if (ftruncate(fd, (off_t)size) == 0)
-		slots->records = mmap(NULL, size, PROT_READ | PROT_WRITE,
-				      MAP_SHARED | MAP_NORESERVE, fd, 0);
-	if (slots->records == MAP_FAILED) {
-		r = -errno;
-		slots->records = NULL;
-		unlinkat(dir_fd, name, 0);
-	}
-	close(fd);
-	return r;
+	if (r < 0)
+		return r;
+	new.records = memory;
+	*slots = new;
+	return 0;
 }
 
 void slots_done(struct slots *slots, int dir_fd, const char *name)
 {
-	if (!slots->records)
-		return;
-	munmap(slots->records, (size_t)slots->n * sizeof(*slots->records));
-	unlinkat(dir_fd, name, 0);
+	file_unmap(dir_fd, name, (size_t)slots->n * sizeof(*slots->records), slots->records);
 	slots->records = NULL;
 }
 

@@ -1,29 +1,18 @@
 #include "mm/state.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
+
+#include "sys/files.h"
 
 int state_new(int dir_fd, const char *name, struct state **ret)
 {
-	int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	struct state *state;
-	int r = 0;
+	void *memory;
+	int r = file_map_new(dir_fd, name, sizeof(*state), &memory);
 
-	if (fd < 0)
-		return -errno;
-	state = MAP_FAILED;
-	if (ftruncate(fd, sizeof(*state)) == 0)
-		state = mmap(NULL, sizeof(*state), PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_NORESERVE, fd, 0);
-	if (state == MAP_FAILED)
-		r = -errno;
-	close(fd);
-	if (r < 0) {
-		unlinkat(dir_fd, name, 0);
+	if (r < 0)
 		return r;
-	}
+	state = memory;
 	/* The journal must never fault a page in while the gate is held. */
 	madvise(&state->journal, sizeof(state->journal), MADV_POPULATE_WRITE);
 	state->header.magic = STATE_MAGIC;
@@ -34,6 +23,5 @@ int state_new(int dir_fd, const char *name, struct state **ret)
 
 void state_free(int dir_fd, const char *name, struct state *state)
 {
-	munmap(state, sizeof(*state));
-	unlinkat(dir_fd, name, 0);
+	file_unmap(dir_fd, name, sizeof(*state), state);
 }

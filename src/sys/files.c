@@ -96,3 +96,30 @@ bool file_is_fresh(int fd)
 
 	return file_access(fd) > O_RDONLY && file_identify(fd, &file) == 0 && file.size == 0;
 }
+
+int file_map_new(int dir_fd, const char *name, uint64_t size, void **ret)
+{
+	int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r = 0;
+	void *memory = MAP_FAILED;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size) == 0)
+		memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (memory == MAP_FAILED) {
+		r = -errno;
+		unlinkat(dir_fd, name, 0);
+	} else {
+		*ret = memory;
+	}
+	close(fd);
+	return r;
+}
+
+void file_unmap(int dir_fd, const char *name, uint64_t size, void *memory)
+{
+	if (!memory)
+		return;
+	munmap(memory, size);
+	unlinkat(dir_fd, name, 0);
+}

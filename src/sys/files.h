@@ -1,5 +1,6 @@
 /*
- * Files as images need them: who a file is, and memfds that hold its pages.
+ * Files as images need them: who a file is, and memfds that hold its pages. And files of the state
+ * directory: mapped whole, and sparse.
  */
 #pragma once
 
@@ -32,6 +33,12 @@ int file_resize(int fd, uint64_t size);
 /* Everything at its place; -EIO for a short transfer. */
 int file_read(int fd, void *to, uint64_t length, uint64_t offset);
 int file_write(int fd, const void *from, uint64_t length, uint64_t offset);
+
+/* Makes the file `name` in directory dir_fd, of zeros, and maps it: what is not touched costs nothing.
+ * -EEXIST: the name is in use. */
+int file_map_new(int dir_fd, const char *name, uint64_t size, void **ret);
+/* Removes it as well. => memory is from file_map_new(), or NULL: then nothing is done. */
+void file_unmap(int dir_fd, const char *name, uint64_t size, void *memory);
 
 /* Empty, regular, and open for writing wherever we want: something can be recorded in it. */
 bool file_is_fresh(int fd);

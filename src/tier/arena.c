@@ -2,51 +2,47 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "base/util.h"
+#include "sys/files.h"
 
 #define SPARE_KEPT 8u /* memory that is about to be needed again */
 
 /* ---- segments ---- */
 
+static uint64_t size_of(const struct arena *arena)
+{
+	return (uint64_t)arena->n * SEGMENT_BYTES;
+}
+
 int arena_open(struct arena *arena, int dir_fd, const char *name, uint64_t size)
 {
-	int fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r = 0;
+	void *memory = NULL;
+	int r;
 
-	if (fd < 0)
-		return -errno;
-	*arena = (struct arena){.n = (uint32_t)(size / SEGMENT_BYTES), .base = MAP_FAILED};
-	size = (uint64_t)arena->n * SEGMENT_BYTES;
+	*arena = (struct arena){.n = (uint32_t)(size / SEGMENT_BYTES)};
+	r = file_map_new(dir_fd, name, size_of(arena), &memory);
+	if (r < 0)
+		return r;
+	arena->base = memory;
 	arena->segments = calloc(arena->n, sizeof(*arena->segments));
 	arena->taken = calloc(arena->n, sizeof(*arena->taken));
-	if (!arena->segments || !arena->taken)
-		r = -ENOMEM;
-	else if (ftruncate(fd, (off_t)size))
-		r = -errno;
-	else
-		arena->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-				   fd, 0);
-	if (r == 0 && arena->base == MAP_FAILED)
-		r = -errno;
-	close(fd);
-	if (r < 0)
-		arena_close(arena, dir_fd, name);
-	return r;
+	if (arena->segments && arena->taken)
+		return 0;
+	arena_close(arena, dir_fd, name);
+	return -ENOMEM;
 }
 
 void arena_close(struct arena *arena, int dir_fd, const char *name)
 {
-	if (arena->base && arena->base != MAP_FAILED)
-		munmap(arena->base, (uint64_t)arena->n * SEGMENT_BYTES);
+	file_unmap(dir_fd, name, size_of(arena), arena->base);
 	free(arena->segments);
 	free((void *)arena->taken);
 	*arena = (struct arena){0};
-	unlinkat(dir_fd, name, 0);
 }
 
 uint32_t arena_free(const struct arena *arena)
