@@ -83,7 +83,6 @@ bool slot_put(struct slots *slots, uint32_t index)
 	 * generation goes first, and the slot is freed last. */
 	assert(count > 0);
 	if (count == 1) {
-		assert(!record->place);
 		record->gen++;
 		atomic_store(&record->writing, 0);
 	}

@@ -23,7 +23,6 @@ struct slot_record {
 	uint8_t bad;              /* the device refused it: never used again */
 	uint8_t by_hand;          /* the hand had taken the page, not the queue (policy/victim.h) */
 	uint32_t shadow;          /* the group's evictions when the page left (policy/refault.h) */
-	uint32_t place;           /* of its bytes in compressed memory (tier/zpool.h); 0: not there */
 	struct slot_sum sum;
 };
 

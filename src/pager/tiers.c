@@ -69,7 +69,7 @@ static int open_swap(struct pager *p, const struct pager_swap *swap, unsigned nu
 	if (r == 0 && swap->error_every)
 		r = tier_error_open(swap->error_every, tier, &tier);
 	if (r == 0 && p->zpool)
-		r = tier_zpool_open(p->zpool, number, tier, &tier);
+		r = tier_zpool_open(p->zpool, number, n, tier, &tier);
 	snprintf(tier->name, sizeof(tier->name), "swap%u", number - 1);
 	if (r == 0)
 		r = add_tier(p, tier, number, n);
@@ -92,7 +92,7 @@ static int open_zpool(struct pager *p)
 
 	if (r < 0 || p->config.n_swaps)
 		return r;
-	r = tier_zpool_open(p->zpool, 1, NULL, &tier);
+	r = tier_zpool_open(p->zpool, 1, zpool_slots(p->zpool), NULL, &tier);
 	if (r == 0)
 		r = add_tier(p, tier, 1, zpool_slots(p->zpool));
 	if (r < 0)

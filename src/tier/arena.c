@@ -155,12 +155,12 @@ const struct object *segment_next(const struct segment *segment, uint32_t *at, u
 	while (*at + sizeof(struct object) <= segment->end) {
 		const struct object *object = (const void *)(memory + *at);
 		uint32_t place = (uint32_t)((memory + *at - log->arena->base) / OBJECT_UNIT) + 1;
-		const uint32_t *known = log->place_of(log->context, object);
+		const _Atomic uint32_t *known = log->place_of(log->context, object);
 
 		if (!object_fits(segment, object, *at))
 			break;
 		*at += object_size(object->length);
-		if (known && *known == place) {
+		if (known && atomic_load(known) == place) {
 			*ret_place = place;
 			return object;
 		}
@@ -171,7 +171,7 @@ const struct object *segment_next(const struct segment *segment, uint32_t *at, u
 /* ---- the log ---- */
 
 void zlog_init(struct zlog *log, struct arena *arena,
-	      uint32_t *(*place_of)(void *context, const struct object *object), void *context)
+	      _Atomic uint32_t *(*place_of)(void *context, const struct object *object), void *context)
 {
 	*log = (struct zlog){.arena = arena, .place_of = place_of, .context = context,
 			    .keep = SPARE_KEPT};
@@ -312,7 +312,7 @@ bool zlog_clean(struct zlog *log)
 
 		if (!moved)
 			break;
-		*log->place_of(log->context, object) = moved;
+		atomic_store(log->place_of(log->context, object), moved);
 		zlog_drop(log, place);
 	}
 	at = segment->objects;

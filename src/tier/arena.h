@@ -8,8 +8,8 @@
  * taken it owns it until he gives it back.
  *
  * An object's place is kept by the caller, where place_of() finds it: an object lives as long as
- * that is where it is. Nothing that is read from the memory is believed: a broken object reads as
- * none.
+ * that is where it is. A dead one may name a slot that is another worker's by now, so places are
+ * atomic. Nothing that is read from the memory is believed: a broken object reads as none.
  */
 #pragma once
 
@@ -54,7 +54,7 @@ struct arena {
 
 struct zlog {
 	struct arena *arena;
-	uint32_t *(*place_of)(void *context, const struct object *object); /* NULL: nowhere */
+	_Atomic uint32_t *(*place_of)(void *context, const struct object *object); /* NULL: nowhere */
 	void *context;
 	struct segments segments; /* oldest first; the last one takes what is added */
 	struct segments spare;    /* empty, with memory */
@@ -72,7 +72,7 @@ void arena_close(struct arena *arena, int dir_fd, const char *name);
 uint32_t arena_free(const struct arena *arena);
 
 void zlog_init(struct zlog *log, struct arena *arena,
-	      uint32_t *(*place_of)(void *context, const struct object *object), void *context);
+	      _Atomic uint32_t *(*place_of)(void *context, const struct object *object), void *context);
 /* => its place, or 0: there is no room. length: 1 … OBJECT_MAX. */
 uint32_t zlog_add(struct zlog *log, uint8_t tier, uint32_t slot, const void *bytes, uint32_t length);
 /* => its place says something else by now. Memory that is no longer needed is given back. */

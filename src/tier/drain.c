@@ -105,7 +105,7 @@ static void settle(struct drain *drain, const struct drained *page, bool written
 	struct zpool_tier *z = tier_of(drain, page);
 
 	/* What is counted is not forgotten, and what is held is not moved. */
-	assert(!page->place || z->tier.slots.records[page->slot].place == page->place);
+	assert(!page->place || atomic_load(&z->places[page->slot]) == page->place);
 	if (written) {
 		zpool_forget(w, z, page->slot);
 		w->written_back++;

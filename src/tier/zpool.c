@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "sys/files.h"
 #include "tier/zpool_parts.h"
 
 #define POOR         3072u /* bytes: a page that gets no smaller is not worth its memory */
@@ -32,18 +33,18 @@ static struct zpool_worker *worker_of(const struct zpool *pool, struct uring *ur
 	return w;
 }
 
-static struct slot_record *record_of(const struct zpool_tier *z, uint32_t slot)
+static uint32_t place(const struct zpool_tier *z, uint32_t slot)
 {
-	return &z->tier.slots.records[slot];
+	return atomic_load(&z->places[slot]);
 }
 
 /* Where an object's slot says that its bytes are; the object may be anything. */
-static uint32_t *place_of(void *context, const struct object *object)
+static _Atomic uint32_t *place_of(void *context, const struct object *object)
 {
 	const struct zpool *pool = context;
 	const struct zpool_tier *z = object->tier < TIERS_MAX ? pool->tiers[object->tier] : NULL;
 
-	return z && object->slot < z->tier.slots.n ? &record_of(z, object->slot)->place : NULL;
+	return z && object->slot < z->n ? &z->places[object->slot] : NULL;
 }
 
 void zpool_wake(struct zpool_worker *w)
@@ -65,13 +66,12 @@ bool zpool_is_tight(const struct zpool_worker *w)
 
 void zpool_forget(struct zpool_worker *w, struct zpool_tier *z, uint32_t slot)
 {
-	uint32_t place = record_of(z, slot)->place;
+	uint32_t old = atomic_exchange(&z->places[slot], 0);
 
-	record_of(z, slot)->place = 0;
-	if (place == PROMISED) {
+	if (old == PROMISED) {
 		w->promised--;
-	} else if (place) {
-		zlog_drop(&w->log, place);
+	} else if (old) {
+		zlog_drop(&w->log, old);
 		z->held--;
 	}
 }
@@ -79,7 +79,7 @@ void zpool_forget(struct zpool_worker *w, struct zpool_tier *z, uint32_t slot)
 bool zpool_load(struct zpool_worker *w, const struct zpool_tier *z, uint32_t slot, char *page)
 {
 	const struct object *object =
-		zlog_look(&w->log, record_of(z, slot)->place, z->number, slot);
+		zlog_look(&w->log, place(z, slot), z->number, slot);
 
 	if (object && object->length == PAGE_SIZE)
 		memcpy(page, object->bytes, PAGE_SIZE);
@@ -95,11 +95,11 @@ bool zpool_load(struct zpool_worker *w, const struct zpool_tier *z, uint32_t slo
 static void store(struct zpool_worker *w, struct zpool_tier *z, uint32_t slot, const char *frame)
 {
 	const char *bytes = w->small;
-	uint32_t length, place = record_of(z, slot)->place;
+	uint32_t length, at = place(z, slot);
 
-	if (place == PROMISED)
+	if (at == PROMISED)
 		zpool_forget(w, z, slot);
-	else if (place)
+	else if (at)
 		return; /* since an earlier attempt */
 	/* Clients can write to frames, and compressors do not expect that. */
 	memcpy(w->page, frame, PAGE_SIZE);
@@ -111,10 +111,10 @@ static void store(struct zpool_worker *w, struct zpool_tier *z, uint32_t slot, c
 		bytes = w->page;
 		length = PAGE_SIZE;
 	}
-	place = zlog_add(&w->log, z->number, slot, bytes, length);
-	if (!place)
+	at = zlog_add(&w->log, z->number, slot, bytes, length);
+	if (!at)
 		return;
-	record_of(z, slot)->place = place;
+	atomic_store(&z->places[slot], at);
 	z->held++;
 	w->pages_out++;
 	w->bytes_out += length;
@@ -193,7 +193,7 @@ static void pass_rest(struct zpool_tier *z, struct tier_io *io)
 
 	io->parts = 1;
 	for (uint32_t i = 0; i < io->n; i += MAX(n, 1u)) {
-		for (n = 0; i + n < io->n && !record_of(z, io->slot + i + n)->place;)
+		for (n = 0; i + n < io->n && !place(z, io->slot + i + n);)
 			n++;
 		if (n == io->n && z->tier.next) {
 			r = submit_behind(z->tier.next, io);
@@ -225,7 +225,7 @@ static void read_now(struct zpool_worker *w, struct tier_io *io)
 	struct zpool_tier *z = zpool_of(io->tier);
 
 	for (uint32_t i = 0; i < io->n; i++) {
-		if (!record_of(z, io->slot + i)->place)
+		if (!place(z, io->slot + i))
 			continue;
 		w->pages_in++;
 		if (!zpool_load(w, z, io->slot + i, (char *)io->buffer + pages_to_bytes(i)))
@@ -302,7 +302,7 @@ static int zpool_submit(struct tier *tier, struct tier_io *io)
 	struct zpool_worker *w = worker_of(z->pool, io->uring);
 	uint32_t n = 0;
 
-	while (!io->write && tier->next && n < io->n && !record_of(z, io->slot + n)->place)
+	while (!io->write && tier->next && n < io->n && !place(z, io->slot + n))
 		n++;
 	if (n == io->n)
 		return submit_behind(tier->next, io);
@@ -332,7 +332,7 @@ static uint32_t zpool_reserve(struct tier *tier, struct uring *uring, uint32_t s
 	room = w->log.n_spare * SEGMENT_LEAST;
 	n = MIN(n, room > w->promised ? room - w->promised : 0);
 	for (uint32_t i = 0; i < n; i++)
-		record_of(z, slot + i)->place = PROMISED;
+		atomic_store(&z->places[slot + i], PROMISED);
 	w->promised += n;
 	return n;
 }
@@ -353,7 +353,7 @@ static bool zpool_is_short(const struct tier *tier, uint32_t slot)
 	const struct zpool_tier *z = zpool_of(tier);
 	const struct arena *arena = &z->pool->arena;
 
-	return record_of(z, slot)->place && arena_free(arena) < arena->n / 4;
+	return place(z, slot) && arena_free(arena) < arena->n / 4;
 }
 
 static int zpool_flush(struct tier *tier)
@@ -373,10 +373,18 @@ static void zpool_tier_stat(const struct tier *tier, struct tier_stat *stat)
 	stat->pages_out = atomic_load(&tier->next->pages_out);
 }
 
+static const char *name_places(const struct zpool_tier *z, char name[32])
+{
+	snprintf(name, 32, "places-%u", z->number);
+	return name;
+}
+
 static void zpool_tier_close(struct tier *tier)
 {
 	struct zpool_tier *z = zpool_of(tier);
+	char name[32];
 
+	file_unmap(z->pool->dir, name_places(z, name), z->n * sizeof(*z->places), (void *)z->places);
 	z->pool->tiers[z->number] = NULL;
 	free(z);
 }
@@ -392,9 +400,13 @@ static const struct tier_ops zpool_ops = {
 	.close = zpool_tier_close,
 };
 
-int tier_zpool_open(struct zpool *pool, unsigned number, struct tier *next, struct tier **ret)
+int tier_zpool_open(struct zpool *pool, unsigned number, uint32_t n, struct tier *next,
+		    struct tier **ret)
 {
 	struct zpool_tier *z = calloc(1, sizeof(*z));
+	char name[32];
+	void *places;
+	int r;
 
 	if (!z)
 		return -ENOMEM;
@@ -402,6 +414,13 @@ int tier_zpool_open(struct zpool *pool, unsigned number, struct tier *next, stru
 	z->tier.next = next;
 	z->pool = pool;
 	z->number = (uint8_t)number;
+	z->n = n;
+	r = file_map_new(pool->dir, name_places(z, name), n * sizeof(*z->places), &places);
+	if (r < 0) {
+		free(z);
+		return r;
+	}
+	z->places = places;
 	if (next) {
 		z->tier.priority = next->priority;
 		memcpy(z->tier.path, next->path, sizeof(next->path));

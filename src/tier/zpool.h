@@ -2,8 +2,8 @@
  * Compressed memory before a tier: what compresses well rests in memory, the rest in the tier behind.
  *
  * It is a filter with the slot numbers of the tier behind it, so no word changes when a page goes
- * from the one place to the other: a slot's record says where in memory its bytes are, or that they
- * are not. All tiers share one pool; each worker has a log of its own in it (tier/arena.h). As the
+ * from the one place to the other: a list by slot says where in memory its bytes are, or that they are
+ * not. All tiers share one pool; each worker has a log of its own in it (tier/arena.h). As the
  * pool fills up, the oldest pages are written to the tiers behind, many at once, and leave the pool
  * when that has succeeded. Checksums are those of the page, and belong to who reads it: what
  * can't be decompressed reads as zeros, which no checksum of a slot matches but that of zeros.
@@ -47,8 +47,9 @@ int zpool_open(const struct zpool_options *options, struct zpool **ret);
 void zpool_close(struct zpool *pool);
 void zpool_stat(const struct zpool *pool, struct zpool_stat *ret);
 
-/* A tier before `next`, which it takes; number: as in words. NULL: there is nothing behind, so pages
+/* A tier of n slots before `next`, which it takes; number: as in words. NULL: there is nothing behind, so pages
  * that don't compress are kept as they are, and the tier is full when the memory is. */
-int tier_zpool_open(struct zpool *pool, unsigned number, struct tier *next, struct tier **ret);
+int tier_zpool_open(struct zpool *pool, unsigned number, uint32_t n, struct tier *next,
+		    struct tier **ret);
 /* How many slots such a tier without another behind it should have. */
 uint32_t zpool_slots(const struct zpool *pool);

@@ -13,6 +13,9 @@ struct zpool_tier {
 	struct tier tier;
 	struct zpool *pool;
 	uint8_t number;
+	uint32_t n; /* slots */
+	/* Where in memory the bytes of each slot are; 0: not there. A file: what is not used costs nothing. */
+	_Atomic uint32_t *places;
 	_Atomic uint64_t held; /* pages in memory */
 };
 

@@ -14,7 +14,8 @@
 
 static struct arena arena;
 static struct zlog zlog;
-static uint32_t places[SLOTS], lengths[SLOTS], versions[SLOTS];
+static _Atomic uint32_t places[SLOTS];
+static uint32_t lengths[SLOTS], versions[SLOTS];
 static uint64_t seed;
 static int dir, file;
 static char name[32];
@@ -25,7 +26,7 @@ static uint32_t draw(uint32_t below)
 	return (uint32_t)((seed >> 33) % below);
 }
 
-static uint32_t *place_of(void *context, const struct object *object)
+static _Atomic uint32_t *place_of(void *context, const struct object *object)
 {
 	(void)context;
 	return object->tier == 3 && object->slot < SLOTS ? &places[object->slot] : NULL;

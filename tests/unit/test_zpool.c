@@ -184,8 +184,8 @@ Test(zpool, the_oldest_go_on)
 	settle_all();
 	cr_expect(stat_now().written_back > 1500, "%lu", stat_now().written_back);
 	cr_expect(stat_now().pages > 200, "%lu", stat_now().pages);
-	cr_expect_eq(tier->slots.records[0].place, 0);
-	cr_expect_neq(tier->slots.records[3071].place, 0);
+	cr_expect_eq(place_now(0), 0);
+	cr_expect_neq(place_now(3071), 0);
 	check_all(3072);
 	cr_expect_eq(tier->slots.records[5].count, 1, "the count of the write is gone");
 }
@@ -228,7 +228,7 @@ Test(zpool, discarded_during_writeback)
 	}
 	settle_all();
 	for (uint32_t slot = 0; slot < n; slot++)
-		cr_assert(!tier->slots.records[slot].count && !tier->slots.records[slot].place);
+		cr_assert(!tier->slots.records[slot].count && !place_now(slot));
 	cr_expect_eq(stat_now().pages, 1);
 	cr_assert_eq(transfer(false, n, 1), 0);
 	check_pages(n, 1, 1, TEXT);

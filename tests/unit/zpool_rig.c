@@ -76,9 +76,9 @@ void begin_with(uint64_t size, bool backed, enum codec_kind algorithm)
 
 	options.algorithm = algorithm;
 	cr_assert_eq(zpool_open(&options, &pool), 0);
-	cr_assert_eq(tier_zpool_open(pool, 2, backed ? &behind : NULL, &tier), 0);
 	if (!backed)
 		n = MIN(SLOTS, zpool_slots(pool));
+	cr_assert_eq(tier_zpool_open(pool, 2, n, backed ? &behind : NULL, &tier), 0);
 	cr_assert_eq(slots_init(&tier->slots, dir, "slots", 2, n), 0);
 }
 
@@ -190,6 +190,11 @@ void check_pages(uint32_t slot, uint32_t n, uint32_t version, enum kind kind)
 		cr_assert_eq(memcmp(page, buffer + pages_to_bytes(i), PAGE_SIZE), 0, "slot %u",
 			     slot + i);
 	}
+}
+
+uint32_t place_now(uint32_t slot)
+{
+	return container_of(tier, struct zpool_tier, tier)->places[slot];
 }
 
 struct zpool_stat stat_now(void)

@@ -50,4 +50,5 @@ enum kind { TEXT, NOISE, KINDS }; /* KINDS: three of each in turn */
 void make_page(char *page, uint32_t slot, uint32_t version, enum kind kind);
 void make_pages(uint32_t slot, uint32_t n, uint32_t version, enum kind kind);
 void check_pages(uint32_t slot, uint32_t n, uint32_t version, enum kind kind);
+uint32_t place_now(uint32_t slot); /* where its bytes are in memory */
 struct zpool_stat stat_now(void);
