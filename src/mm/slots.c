@@ -12,33 +12,46 @@
 #include "base/util.h"
 #include "sys/files.h"
 
-int slots_init(struct slots *slots, int dir_fd, const char *name, unsigned tier, uint32_t n)
+#define TURN_MIN 16384u /* slots: 64 MiB */
+
+static size_t file_size(const struct slots *slots)
+{
+	return PAGE_SIZE + (size_t)slots->n * sizeof(*slots->records);
+}
+
+int slots_init(struct slots *slots, int dir_fd, const char *name, unsigned tier, uint32_t n,
+	       uint64_t seed)
 {
 	struct slots new = {.n = n, .tier = (uint8_t)tier};
 	void *memory;
-	int r = file_map_new(dir_fd, name, (size_t)n * sizeof(*new.records), &memory);
+	int r = file_map_new(dir_fd, name, file_size(&new), &memory);
 
 	if (r < 0)
 		return r;
-	new.records = memory;
+	new.header = memory;
+	new.records = (struct slot_record *)((char *)memory + PAGE_SIZE);
+	*new.header = (struct slots_header){
+		.magic = SLOTS_MAGIC, .version = SLOTS_VERSION, .n = n, .seed = seed};
 	*slots = new;
 	return 0;
 }
 
 void slots_done(struct slots *slots, int dir_fd, const char *name)
 {
-	file_unmap(dir_fd, name, (size_t)slots->n * sizeof(*slots->records), slots->records);
+	file_unmap(dir_fd, name, file_size(slots), slots->header);
+	slots->header = NULL;
 	slots->records = NULL;
 }
 
-#define TURN_MIN 16384u /* slots: 64 MiB */
+/* ---- which ---- */
 
 static bool take(struct slots *slots, uint32_t index)
 {
-	struct slot_record *record = &slots->records[index];
-	uint32_t free_count = 0;
+	_Atomic uint32_t *state = &slots->records[index].state;
+	uint32_t before = atomic_load(state);
 
-	return !record->bad && !atomic_load(&record->count) && atomic_compare_exchange_strong(&record->count, &free_count, 1);
+	return !(before & (SLOT_COUNT | SLOT_BAD)) &&
+	       atomic_compare_exchange_strong(state, &before, before + 1);
 }
 
 /* Next fit: the cursor walks through the tier like the head of a log, so that what is evicted
@@ -60,47 +73,52 @@ uint32_t slots_take(struct slots *slots, uint32_t want, uint32_t *ret_first)
 		for (n = 1; n < want && at + n < slots->n && take(slots, at + n);)
 			n++;
 	}
-	if (n)
-		atomic_store(&slots->cursor, *ret_first + n);
+	if (!n)
+		return 0;
+	atomic_store(&slots->cursor, *ret_first + n);
 	atomic_fetch_add(&slots->used, n);
 	return n;
 }
 
+/* ---- one of them ---- */
+
 void slot_get(struct slots *slots, uint32_t index)
 {
-	uint32_t before = atomic_fetch_add(&slots->records[index].count, 1);
+	_Atomic uint32_t *state = &slots->records[index].state;
+	uint32_t before = atomic_load(state), count = before & SLOT_COUNT;
 
-	assert(before > 0);
-	(void)before;
+	assert(count > 0);
+	if (count < SLOT_COUNT)
+		atomic_store(state, before + 1);
 }
 
 bool slot_put(struct slots *slots, uint32_t index)
 {
-	struct slot_record *record = &slots->records[index];
-	uint32_t count = atomic_load(&record->count);
+	_Atomic uint32_t *state = &slots->records[index].state;
+	uint32_t before = atomic_load(state), count = before & SLOT_COUNT;
 
-	/* Only one worker counts a slot that is in use; others merely look for free ones. So the
-	 * generation goes first, and the slot is freed last. */
 	assert(count > 0);
-	if (count == 1) {
-		record->gen++;
-		atomic_store(&record->writing, 0);
-	}
-	atomic_store(&record->count, count - 1);
-	if (count > 1)
+	if (count == SLOT_COUNT)
 		return false;
+	if (count > 1) {
+		atomic_store(state, before - 1);
+		return false;
+	}
+	/* From here on it may be another worker's. */
+	atomic_store(state, (before & SLOT_BAD) | ((before >> SLOT_GEN_SHIFT) + 1) << SLOT_GEN_SHIFT);
 	atomic_fetch_sub(&slots->used, 1);
 	return true;
 }
 
-struct slot_sum slot_sum_of(const void *page)
+void slot_mark(struct slots *slots, uint32_t index, enum slot_state flag, bool on)
 {
-	XXH128_hash_t hash = XXH3_128bits(page, PAGE_SIZE);
+	_Atomic uint32_t *state = &slots->records[index].state;
+	uint32_t before = atomic_load(state);
 
-	return (struct slot_sum){.low = hash.low64, .high = hash.high64};
+	atomic_store(state, on ? before | flag : before & ~(uint32_t)flag);
 }
 
-bool slot_sum_equal(struct slot_sum a, struct slot_sum b)
+uint64_t slot_sum(const struct slots *slots, const void *page)
 {
-	return a.low == b.low && a.high == b.high;
+	return XXH3_64bits_withSeed(page, PAGE_SIZE, slots->header->seed);
 }

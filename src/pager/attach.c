@@ -190,7 +190,7 @@ static void return_slots(struct task *t)
 		/* A frame that a command may have filled holds a count of its own. */
 		if (f->state == FRAME_OUT) {
 			/* Whoever else counts it must not wait for a write that does not come. */
-			tier_of(w, f->slot.tier)->slots.records[f->slot.index].writing = 0;
+			slot_mark(&tier_of(w, f->slot.tier)->slots, f->slot.index, SLOT_WRITING, false);
 			pager_slot_put(w, word_of_slot(WORD_SWAP, 0, f->slot));
 			if (f->has_old)
 				pager_slot_put(w, word_of_slot(WORD_SWAP, 0, f->old));

@@ -64,7 +64,7 @@ static uint32_t reserve_slots(struct worker *w, struct frame *records, uint32_t 
 			uint32_t first, got = tier_take(tier, &w->uring, n - done, &first);
 
 			for (uint32_t s = 0; s < got; s++) {
-				tier->slots.records[first + s].writing = 1;
+				slot_mark(&tier->slots, first + s, SLOT_WRITING, true);
 				records[done++].slot = slot_name(&tier->slots, first + s);
 			}
 		}

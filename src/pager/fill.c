@@ -158,7 +158,7 @@ static bool keeps_slot(const struct task *t, struct slot slot)
 {
 	const struct tier *tier = tier_of(t->worker, slot.tier);
 
-	return tier->slots.records[slot.index].count == 1 && !tier_is_short(tier, slot.index);
+	return slot_count(&tier->slots, slot.index) == 1 && !tier_is_short(tier, slot.index);
 }
 
 struct victims *victims_of(struct task *t)
@@ -190,13 +190,13 @@ void fill_is_new(struct task *t, uint64_t address, uint32_t n)
 static unsigned workingset_refault(struct task *t, uint64_t address, struct slot slot,
 				   unsigned flags)
 {
-	const struct slot_record *record = &tier_of(t->worker, slot.tier)->slots.records[slot.index];
+	const struct slots *slots = &tier_of(t->worker, slot.tier)->slots;
 
 	return comes(t, address, 1, &(struct victim_page){
 		.asked = flags & FILL_ASKED,
 		.streamed = flags & FILL_STREAM,
-		.by_hand = record->by_hand,
-		.distance = refault_distance(t->group->evictions, record->shadow),
+		.by_hand = slot_is(slots, slot.index, SLOT_BY_HAND),
+		.distance = refault_distance(t->group->evictions, slots->records[slot.index].shadow),
 	});
 }
 

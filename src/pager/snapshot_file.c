@@ -98,7 +98,7 @@ static void check_slots(struct snapshot_io *io, int error)
 		uint32_t slot = io->tier.slot + i;
 		char *page = io->buffer + pages_to_bytes(io->read);
 
-		if (error || !slot_sum_equal(slots->records[slot].sum, slot_sum_of(page))) {
+		if (error || slots->records[slot].sum != slot_sum(slots, page)) {
 			memset(page, 0, PAGE_SIZE);
 			snapshot_lose(s, bytes_to_pages(io->offset - s->header.data) + io->read, 1);
 		}
@@ -146,7 +146,7 @@ static uint32_t cluster(const struct snapshot *s)
 		struct slot slot = word_slot(pages[n].word);
 
 		if (word_tag(pages[n].word) != WORD_SWAP || slot.tier != first.tier ||
-		    slot.index != first.index + n || slots->records[slot.index].writing ||
+		    slot.index != first.index + n || slot_is(slots, slot.index, SLOT_WRITING) ||
 		    evicted_at(s, s->evicted_done + n) != evicted_at(s, s->evicted_done) + n)
 			break;
 		n++;

@@ -178,8 +178,8 @@ static void fill_pages(struct fill *fill)
 		uint32_t n = 0;
 
 		while (i + n < fill->n && verdicts[i + n] == WANTED &&
-		       slot_sum_equal(slots->records[fill->io.slot + i + n].sum,
-				      slot_sum_of((char *)fill->io.buffer + pages_to_bytes(i + n))))
+		       slots->records[fill->io.slot + i + n].sum ==
+			       slot_sum(slots, (char *)fill->io.buffer + pages_to_bytes(i + n)))
 			n++;
 		if (n)
 			i += install(fill, i, n);
@@ -269,7 +269,7 @@ static uint32_t neighbours(struct task *t, uint64_t address, int64_t step, uint3
 		if (word_tag(word) != WORD_SWAP || slot.tier == TIER_SAME ||
 		    slot.tier != first.tier ||
 		    slot.index != first.index + (step > 0 ? n : -n) ||
-		    tier_of(t->worker, slot.tier)->slots.records[slot.index].writing)
+		    slot_is(&tier_of(t->worker, slot.tier)->slots, slot.index, SLOT_WRITING))
 			break;
 	}
 	return n;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/util.h"
 #include "pager/worker.h"
@@ -40,7 +41,7 @@ static int add_tier(struct pager *p, struct tier *tier, unsigned number, uint32_
 	int r;
 
 	snprintf(name, sizeof(name), "slots-%u", number);
-	r = slots_init(&tier->slots, p->state_dir, name, number, n_slots);
+	r = slots_init(&tier->slots, p->state_dir, name, number, n_slots, p->seed);
 	if (r < 0)
 		return r;
 	p->tiers[number] = tier;
@@ -172,6 +173,8 @@ int tiers_open(struct pager *p, const char **ret_error_on)
 {
 	int r;
 
+	if (getrandom(&p->seed, sizeof(p->seed), 0) < 0)
+		return -errno;
 	if (p->config.compressed.size) {
 		*ret_error_on = "compressed memory";
 		r = open_zpool(p);

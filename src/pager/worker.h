@@ -76,6 +76,7 @@ struct pager {
 	struct tier *tiers[TIERS_MAX]; /* [0] unused: TIER_SAME */
 	unsigned order[TIERS_MAX];     /* tier numbers by falling priority */
 	unsigned n_tiers;              /* in order[] */
+	uint64_t seed;                 /* of their checksums */
 	_Atomic unsigned next_equal;   /* tiers of equal priority are taken in turn */
 	_Atomic uint64_t next_id;
 	char zero_page[4096] __attribute__((aligned(4096)));

@@ -21,7 +21,7 @@ static void write_settled(struct task *t, uint32_t frame)
 	struct frame *record = &t->frames.records[frame];
 	struct slots *slots = &tier_of(t->worker, record->slot.tier)->slots;
 
-	slots->records[record->slot.index].writing = 0;
+	slot_mark(slots, record->slot.index, SLOT_WRITING, false);
 	pager_slot_put(t->worker, word_of_slot(WORD_SWAP, 0, record->slot));
 	record->state = FRAME_STANDBY;
 	if (!record->address)
@@ -37,7 +37,7 @@ static void write_lost(struct task *t, uint32_t frame)
 	uint64_t address = record->address;
 	int ours;
 
-	slots->records[record->slot.index].bad = 1;
+	slot_mark(slots, record->slot.index, SLOT_BAD, true);
 	if (t->ended || !address) {
 		write_settled(t, frame);
 		return;
@@ -127,11 +127,11 @@ static void remember(struct task *t, const struct frame *record)
 	struct slots *slots = &tier_of(t->worker, record->slot.tier)->slots;
 
 	slots->records[record->slot.index].shadow = t->group->evictions;
-	slots->records[record->slot.index].by_hand = record->by_hand;
+	slot_mark(slots, record->slot.index, SLOT_BY_HAND, record->by_hand);
 }
 
 /* The page needs no slot, or is still in its old one: no write. */
-static bool settles_without_write(struct task *t, uint32_t frame, struct slot_sum sum)
+static bool settles_without_write(struct task *t, uint32_t frame, uint64_t sum)
 {
 	struct frame *record = &t->frames.records[frame];
 	struct worker *w = t->worker;
@@ -140,7 +140,7 @@ static bool settles_without_write(struct task *t, uint32_t frame, struct slot_su
 	uint32_t pattern;
 
 	if (!owns_word(t, frame, &word) ||
-	    tier_of(w, record->slot.tier)->slots.records[record->slot.index].count > 1)
+	    slot_count(&tier_of(w, record->slot.tier)->slots, record->slot.index) > 1)
 		return false;
 	if (tier_same_detect(page, &pattern)) {
 		pager_slot_put(w, word_of_slot(WORD_SWAP, 0, record->slot));
@@ -153,7 +153,7 @@ static bool settles_without_write(struct task *t, uint32_t frame, struct slot_su
 		return true;
 	}
 	if (!record->has_old ||
-	    !slot_sum_equal(sum, tier_of(w, record->old.tier)->slots.records[record->old.index].sum))
+	    sum != tier_of(w, record->old.tier)->slots.records[record->old.index].sum)
 		return false;
 	pager_slot_put(w, word_of_slot(WORD_SWAP, 0, record->slot));
 	record->slot = record->old;
@@ -171,8 +171,8 @@ static bool settle(struct task *t, uint32_t frame)
 {
 	struct frame *record = &t->frames.records[frame];
 	struct worker *w = t->worker;
-	struct slot_record *slot = &tier_of(w, record->slot.tier)->slots.records[record->slot.index];
-	struct slot_sum sum = slot_sum_of(t->frame_memory + pages_to_bytes(frame));
+	struct slots *slots = &tier_of(w, record->slot.tier)->slots;
+	uint64_t sum = slot_sum(slots, t->frame_memory + pages_to_bytes(frame));
 	word_t word;
 
 	if (settles_without_write(t, frame, sum))
@@ -181,7 +181,7 @@ static bool settle(struct task *t, uint32_t frame)
 		pager_slot_put(w, word_of_slot(WORD_SWAP, 0, record->old));
 		record->has_old = false;
 	}
-	slot->sum = sum;
+	slots->records[record->slot.index].sum = sum;
 	remember(t, record);
 	if (owns_word(t, frame, &word)) {
 		table_set(&t->table, record->address,
@@ -189,7 +189,7 @@ static bool settle(struct task *t, uint32_t frame)
 		pager_slot_get(w, word_of_slot(WORD_SWAP, 0, record->slot));
 	} else {
 		record->address = 0;
-		if (slot->count == 1) { /* our own reservation: nobody wants it */
+		if (slot_count(slots, record->slot.index) == 1) { /* our own reservation: nobody wants it */
 			pager_slot_put(w, word_of_slot(WORD_SWAP, 0, record->slot));
 			frames_free(&t->frames, frame);
 			return false;

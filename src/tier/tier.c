@@ -37,7 +37,7 @@ uint32_t tier_take(struct tier *tier, struct uring *uring, uint32_t want, uint32
 void tier_put(struct tier *tier, struct uring *uring, uint32_t slot)
 {
 	/* Before it is free: from then on it may be another worker's. */
-	if (tier->ops->discard && atomic_load(&tier->slots.records[slot].count) == 1)
+	if (tier->ops->discard && slot_count(&tier->slots, slot) == 1)
 		tier->ops->discard(tier, uring, slot);
 	slot_put(&tier->slots, slot);
 }

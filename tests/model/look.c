@@ -188,17 +188,16 @@ static bool is_spoiled(const struct rig *rig, struct slot slot)
 /* What the slot holds must be what its checksum says, unless it was spoiled. */
 static void read_slot(struct look *look, struct task *t, struct slot slot, unsigned char *page)
 {
-	const struct slot_record *record =
-	    &tier_of(t->worker, slot.tier)->slots.records[slot.index];
+	const struct slots *slots = &tier_of(t->worker, slot.tier)->slots;
+	uint8_t gen = slot_name(slots, slot.index).gen;
 
-	if (record->gen != slot.gen)
-		wrong(look, "slot %u is of generation %u, its word of %u", slot.index, record->gen,
-		      slot.gen);
-	if (record->writing)
+	if (gen != slot.gen)
+		wrong(look, "slot %u is of generation %u, its word of %u", slot.index, gen, slot.gen);
+	if (slot_is(slots, slot.index, SLOT_WRITING))
 		wrong(look, "slot %u is said to be written, but nothing is under way", slot.index);
 	if (pread(look->rig->swap_fd, page, PAGE, (off_t)slot.index * PAGE) != PAGE)
 		memset(page, 0, PAGE);
-	if (!slot_sum_equal(record->sum, slot_sum_of(page)) && !look->rig->errors &&
+	if (slots->records[slot.index].sum != slot_sum(slots, page) && !look->rig->errors &&
 	    !is_spoiled(look->rig, slot))
 		wrong(look, "slot %u holds other bytes than its checksum says", slot.index);
 }
@@ -363,10 +362,10 @@ static void check_slots(struct look *look, struct worker *w)
 	TAILQ_FOREACH (t, &look->rig->group->group.tasks, link)
 		count_slots(look, t, counts);
 	for (uint32_t i = 0; i < slots->n; i++) {
-		used += slots->records[i].count > 0;
-		if (slots->records[i].count != counts[i])
+		used += slot_count(slots, i) > 0;
+		if (slot_count(slots, i) != counts[i])
 			wrong(look, "slot %u is counted %u times, but %u words name it", i,
-			      slots->records[i].count, counts[i]);
+			      slot_count(slots, i), counts[i]);
 	}
 	if (used != slots->used)
 		wrong(look, "%u slots are said to be used; it is %u", slots->used, used);

@@ -36,7 +36,7 @@ static void begin(void)
 	TAILQ_INIT(&worker.work);
 	cr_assert(mkdtemp(directory));
 	dir_fd = open(directory, O_DIRECTORY | O_RDONLY);
-	cr_assert_eq(slots_init(&tier.slots, dir_fd, "slots", 1, 64), 0);
+	cr_assert_eq(slots_init(&tier.slots, dir_fd, "slots", 1, 64, 7), 0);
 	pager.tiers[1] = &tier;
 	task = task_new();
 	task->group = &group;
@@ -80,7 +80,7 @@ static struct command one_page(struct frame **ret_frame)
 	frame->address = ADDRESS;
 	frame->moved = true;
 	frame->slot = slot_name(&tier.slots, slot);
-	tier.slots.records[slot].writing = 1;
+	slot_mark(&tier.slots, slot, SLOT_WRITING, true);
 	cr_assert_eq(table_set(&task->table, ADDRESS,
 			       word_make(WORD_EVICTING, 0, 0, c.first_frame)), 0);
 	*ret_frame = frame;
@@ -111,10 +111,10 @@ Test(tree, row_F6_slot_of_a_child_is_written)
 	table_set(&task->table, ADDRESS, WORD_NONE);
 	writeback_command(task, &c);
 	cr_assert_eq(submits, 1);
-	cr_expect_eq(tier.slots.records[slot.index].writing, 1, "not to be read yet");
+	cr_expect(slot_is(&tier.slots, slot.index, SLOT_WRITING), "not to be read yet");
 	submitted->finished(submitted, 0);
-	cr_expect_eq(tier.slots.records[slot.index].writing, 0);
-	cr_expect_eq(tier.slots.records[slot.index].count, 1);
+	cr_expect_not(slot_is(&tier.slots, slot.index, SLOT_WRITING));
+	cr_expect_eq(slot_count(&tier.slots, slot.index), 1);
 	cr_expect_eq(frame->state, FRAME_FREE);
 }
 
@@ -128,13 +128,13 @@ Test(tree, row_F4_standby_before_the_write)
 	writeback_command(task, &c);
 	cr_expect_eq(submits, 1);
 	cr_expect_eq(word_tag(table_get(&task->table, ADDRESS)), WORD_STANDBY);
-	cr_expect_eq(tier.slots.records[slot.index].writing, 1);
+	cr_expect(slot_is(&tier.slots, slot.index, SLOT_WRITING));
 	cr_expect_eq(tier.slots.records[slot.index].shadow, group.evictions);
 	submitted->finished(submitted, 0);
 	cr_expect_eq(frame->state, FRAME_STANDBY);
-	cr_expect_eq(tier.slots.records[slot.index].writing, 0);
-	cr_expect(slot_sum_equal(tier.slots.records[slot.index].sum,
-				 slot_sum_of(task->frame_memory)));
+	cr_expect_not(slot_is(&tier.slots, slot.index, SLOT_WRITING));
+	cr_expect_eq(tier.slots.records[slot.index].sum,
+		     slot_sum(&tier.slots, task->frame_memory));
 	cr_expect_eq(tier.slots.used, 1);
 }
 

@@ -12,7 +12,6 @@
 #include "mm/frames.h"
 #include "mm/queue.h"
 #include "mm/region.h"
-#include "mm/slots.h"
 #include "mm/state.h"
 #include "mm/table.h"
 #include "mm/task.h"
@@ -185,103 +184,6 @@ Test(table, counts)
 	word_set(&table, leaf, 3, word_make(WORD_PRESENT, 0, 0, 0));
 	cr_expect_eq(leaf->used, 1);
 	cr_expect_eq(table.evicted, 0);
-}
-
-/* ---- slots ---- */
-
-static struct slots slots;
-
-static void slots_begin(void)
-{
-	cr_assert(mkdtemp(folder));
-	dir = open(folder, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	cr_assert_eq(slots_init(&slots, dir, "slots", 3, 8), 0);
-}
-
-static void slots_end(void)
-{
-	slots_done(&slots, dir, "slots");
-	cr_expect_eq(rmdir(folder), 0, "something was left");
-	close(dir);
-}
-
-TestSuite(slots, .init = slots_begin, .fini = slots_end);
-
-Test(slots, until_full)
-{
-	uint32_t first = 99;
-
-	cr_expect_eq(slots_take(&slots, 5, &first), 5);
-	cr_expect_eq(first, 0);
-	cr_expect_eq(slots_take(&slots, 5, &first), 3, "neighbours only");
-	cr_expect_eq(first, 5);
-	first = 99;
-	cr_expect_eq(slots_take(&slots, 1, &first), 0, "full");
-	cr_expect_eq(first, 99, "untouched on failure");
-	cr_expect(slot_put(&slots, 2));
-	cr_expect_eq(slots_take(&slots, 4, &first), 1);
-	cr_expect_eq(first, 2);
-	cr_expect_eq(atomic_load(&slots.used), 8);
-}
-
-Test(slots, counts_and_generations)
-{
-	uint32_t first;
-	struct slot before, after;
-
-	slots_take(&slots, 1, &first);
-	before = slot_name(&slots, first);
-	cr_expect_eq(before.tier, 3);
-	slot_get(&slots, first);
-	cr_expect_not(slot_put(&slots, first));
-	cr_expect_eq(atomic_load(&slots.used), 1);
-	cr_expect(slot_put(&slots, first));
-	after = slot_name(&slots, first);
-	cr_expect_neq(before.gen, after.gen);
-	cr_expect_eq(atomic_load(&slots.used), 0);
-}
-
-Test(slots, bad_ones_are_left_out)
-{
-	uint32_t first;
-
-	slots.records[0].bad = slots.records[4].bad = 1;
-	cr_expect_eq(slots_take(&slots, 8, &first), 3);
-	cr_expect_eq(first, 1);
-	cr_expect_eq(slots_take(&slots, 8, &first), 3);
-	cr_expect_eq(first, 5);
-	cr_expect_eq(slots_take(&slots, 8, &first), 0);
-}
-
-Test(slots, twice_freed, .signal = SIGABRT)
-{
-	uint32_t first;
-
-	slots_take(&slots, 1, &first);
-	slot_put(&slots, first);
-	slot_put(&slots, first);
-}
-
-Test(slots, free_one_counted, .signal = SIGABRT)
-{
-	slot_get(&slots, 3);
-}
-
-Test(slots, name_in_use)
-{
-	struct slots other;
-
-	cr_expect_eq(slots_init(&other, dir, "slots", 1, 8), -EEXIST);
-}
-
-Test(slots, sums)
-{
-	char page[PAGE_SIZE] = {0};
-	struct slot_sum zeros = slot_sum_of(page);
-
-	cr_expect(slot_sum_equal(zeros, slot_sum_of(page)));
-	page[PAGE_SIZE - 1] = 1;
-	cr_expect_not(slot_sum_equal(zeros, slot_sum_of(page)));
 }
 
 /* ---- frames ---- */

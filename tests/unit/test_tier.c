@@ -59,7 +59,7 @@ static void open_with_slots(bool direct)
 
 static void add_slots(void)
 {
-	cr_assert_eq(slots_init(&tier->slots, dir, "slots", 1, 1024), 0);
+	cr_assert_eq(slots_init(&tier->slots, dir, "slots", 1, 1024, 7), 0);
 }
 
 struct transfer {

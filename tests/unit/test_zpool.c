@@ -187,7 +187,7 @@ Test(zpool, the_oldest_go_on)
 	cr_expect_eq(place_now(0), 0);
 	cr_expect_neq(place_now(3071), 0);
 	check_all(3072);
-	cr_expect_eq(tier->slots.records[5].count, 1, "the count of the write is gone");
+	cr_expect_eq(slot_count(&tier->slots, 5), 1, "the count of the write is gone");
 }
 
 Test(zpool, refused_pages_stay)
@@ -224,11 +224,11 @@ Test(zpool, discarded_during_writeback)
 	begin_writeback(&t, n);
 	for (uint32_t slot = 0; slot < n; slot++) {
 		tier_put(tier, &uring, slot);
-		cr_assert_eq(tier->slots.records[slot].count, written[slot]);
+		cr_assert_eq(slot_count(&tier->slots, slot), written[slot]);
 	}
 	settle_all();
 	for (uint32_t slot = 0; slot < n; slot++)
-		cr_assert(!tier->slots.records[slot].count && !place_now(slot));
+		cr_assert(!slot_count(&tier->slots, slot) && !place_now(slot));
 	cr_expect_eq(stat_now().pages, 1);
 	cr_assert_eq(transfer(false, n, 1), 0);
 	check_pages(n, 1, 1, TEXT);
@@ -407,7 +407,7 @@ Test(zpool, random_life_alone)
 
 static void broken_bytes(enum codec_kind algorithm)
 {
-	struct slot_sum sums[PAGES];
+	uint64_t sums[PAGES];
 	unsigned lost = 0;
 
 	begin_with(ZPOOL_SIZE_MIN, true, algorithm);
@@ -417,7 +417,7 @@ static void broken_bytes(enum codec_kind algorithm)
 
 		make_pages(0, PAGES, round, TEXT);
 		for (uint32_t i = 0; i < PAGES; i++)
-			sums[i] = slot_sum_of(buffer + pages_to_bytes(i));
+			sums[i] = slot_sum(&tier->slots, buffer + pages_to_bytes(i));
 		cr_assert_eq(transfer(true, 0, PAGES), 0);
 		for (unsigned i = 0; i < 1 + round % 64; i++)
 			base[draw(2 * SEGMENT_BYTES)] ^= (char)(1 << draw(8));
@@ -425,7 +425,7 @@ static void broken_bytes(enum codec_kind algorithm)
 		cr_assert_eq(transfer(false, 0, PAGES), 0);
 		for (uint32_t i = 0; i < PAGES; i++) {
 			char *page = buffer + pages_to_bytes(i), right[PAGE_SIZE];
-			bool good = slot_sum_equal(sums[i], slot_sum_of(page));
+			bool good = sums[i] == slot_sum(&tier->slots, page);
 
 			make_page(right, i, round, TEXT);
 			cr_assert_eq(good, !memcmp(page, right, PAGE_SIZE));
@@ -437,7 +437,7 @@ static void broken_bytes(enum codec_kind algorithm)
 			cr_assert_eq(tier_take(tier, &uring, 1, &first), 1);
 		tier->slots.cursor = 0;
 		for (uint32_t i = 0; i < tier->slots.n; i++)
-			tier->slots.records[i].count = i < PAGES;
+			tier->slots.records[i].state = i < PAGES;
 	}
 	cr_expect(lost > 1000, "%u", lost);
 }

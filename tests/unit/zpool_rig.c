@@ -79,7 +79,7 @@ void begin_with(uint64_t size, bool backed, enum codec_kind algorithm)
 	if (!backed)
 		n = MIN(SLOTS, zpool_slots(pool));
 	cr_assert_eq(tier_zpool_open(pool, 2, n, backed ? &behind : NULL, &tier), 0);
-	cr_assert_eq(slots_init(&tier->slots, dir, "slots", 2, n), 0);
+	cr_assert_eq(slots_init(&tier->slots, dir, "slots", 2, n, 7), 0);
 }
 
 static char folder[] = "/dev/shm/upager-zpool-XXXXXX";
