@@ -12,7 +12,10 @@
 #include "base/util.h"
 #include "sys/files.h"
 
-#define TURN_MIN 16384u /* slots: 64 MiB */
+#define SPARE_MIN   2048u /* slots: 8 MiB */
+#define SPARE_LEAST 8u    /* parts in use for one that is spare … */
+#define SPARE_MOST  2u    /* … and where holes are short: a page costs a record and a half */
+#define SHORT       16u   /* slots of a run */
 
 static size_t file_size(const struct slots *slots)
 {
@@ -22,7 +25,7 @@ static size_t file_size(const struct slots *slots)
 int slots_init(struct slots *slots, int dir_fd, const char *name, unsigned tier, uint32_t n,
 	       uint64_t seed)
 {
-	struct slots new = {.n = n, .tier = (uint8_t)tier};
+	struct slots new = {.n = n, .tier = (uint8_t)tier, .spare = SPARE_LEAST};
 	void *memory;
 	int r = file_map_new(dir_fd, name, file_size(&new), &memory);
 
@@ -54,19 +57,40 @@ static bool take(struct slots *slots, uint32_t index)
 	       atomic_compare_exchange_strong(state, &before, before + 1);
 }
 
+/* Where does the cursor turn round? Every slot that it comes to costs a record, and blocks of the disk. But
+ * the more are free, the longer are the holes, and so the writes. */
+static uint32_t turn_at(const struct slots *slots, uint32_t used)
+{
+	uint64_t end = (uint64_t)used + used / atomic_load(&slots->spare) + SPARE_MIN;
+
+	return (uint32_t)MIN(end, slots->n);
+}
+
+/* It has. Pages that left in order free their slots in order, and leave long holes even if few are free;
+ * others ask for more. */
+static void turned(struct slots *slots)
+{
+	uint32_t taken = atomic_exchange(&slots->taken, 0), runs = atomic_exchange(&slots->runs, 0);
+	uint32_t spare = atomic_load(&slots->spare);
+
+	spare = taken < runs * (uint64_t)SHORT ? spare / 2 : spare * 2;
+	atomic_store(&slots->spare, MIN(MAX(spare, SPARE_MOST), SPARE_LEAST));
+}
+
 /* Next fit: the cursor walks through the tier like the head of a log, so that what is evicted
- * together lies together. It turns round where there is as much free behind it as is used: to go on would
- * cost records, and the disk's blocks, for slots that nobody needs. */
+ * together lies together. */
 uint32_t slots_take(struct slots *slots, uint32_t want, uint32_t *ret_first)
 {
 	uint32_t at = atomic_load(&slots->cursor), used = atomic_load(&slots->used), n = 0;
-	uint32_t turn = (uint32_t)MIN(2ull * used + TURN_MIN, slots->n);
+	uint32_t turn = turn_at(slots, used);
 
 	if (used >= slots->n)
 		return 0;
 	for (uint32_t looked = 0; looked < slots->n && !n; looked++, at++) {
-		if (at >= (looked < turn ? turn : slots->n))
+		if (at >= (looked < turn ? turn : slots->n)) {
 			at = 0;
+			turned(slots);
+		}
 		if (!take(slots, at))
 			continue;
 		*ret_first = at;
@@ -77,6 +101,8 @@ uint32_t slots_take(struct slots *slots, uint32_t want, uint32_t *ret_first)
 		return 0;
 	atomic_store(&slots->cursor, *ret_first + n);
 	atomic_fetch_add(&slots->used, n);
+	atomic_fetch_add(&slots->taken, n);
+	atomic_fetch_add(&slots->runs, n < want);
 	return n;
 }
 

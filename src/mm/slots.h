@@ -48,6 +48,8 @@ struct slots {
 	uint8_t tier;
 	_Atomic uint32_t used;
 	_Atomic uint32_t cursor;
+	_Atomic uint32_t spare;       /* one part in so many is: how far the cursor goes */
+	_Atomic uint32_t taken, runs; /* by it, since it last turned round: slots; runs that were cut short */
 };
 
 /* Makes the records file `name` for n slots in directory dir_fd. seed: of the sums, a secret; tiers that

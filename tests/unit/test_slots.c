@@ -176,6 +176,68 @@ Test(slots, count_stays_at_its_end)
 	cr_expect_eq(first, 1);
 }
 
+/* ---- where the cursor turns round ---- */
+
+#define MANY   (1u << 18)
+#define IN_USE (1u << 15)
+#define BATCH  256u
+
+static uint32_t order[IN_USE];
+
+/* Batch by batch, slots are freed and others taken; returns the highest ever taken. */
+static uint32_t turn_over(struct slots *s, bool at_random)
+{
+	uint32_t n = 0, at = 0, top = 0, first;
+	uint64_t x = 1;
+
+	for (unsigned k = 0; k < 40 * IN_USE / BATCH; k++) {
+		for (uint32_t got, want = BATCH; want; want -= got) {
+			got = slots_take(s, want, &first);
+			cr_assert_gt(got, 0);
+			for (uint32_t i = 0; i < got; i++, at++) {
+				x = x * 6364136223846793005u + 1442695040888963407u;
+				uint32_t which = at_random ? (uint32_t)(x >> 40) % IN_USE : at % IN_USE;
+
+				if (n < IN_USE)
+					which = n++;
+				else
+					slot_put(s, order[which]);
+				order[which] = first + i;
+			}
+			top = first + got > top ? first + got : top;
+		}
+	}
+	return top;
+}
+
+static uint32_t top_after(bool at_random)
+{
+	struct slots many;
+	uint32_t top;
+
+	cr_assert_eq(slots_init(&many, dir, "many", 1, MANY, 7), 0);
+	top = turn_over(&many, at_random);
+	cr_expect_eq(atomic_load(&many.used), IN_USE);
+	slots_done(&many, dir, "many");
+	return top;
+}
+
+/* Where holes are long few records are enough: no more than an eighth above what is used. */
+Test(slots, cursor_turns_soon_where_pages_leave_in_order)
+{
+	uint32_t top = top_after(false);
+
+	cr_expect_leq(top, IN_USE + IN_USE / 8 + 2048 + BATCH, "%u", top);
+}
+
+Test(slots, cursor_goes_farther_where_holes_are_short)
+{
+	uint32_t top = top_after(true);
+
+	cr_expect_gt(top, IN_USE + IN_USE / 4, "%u", top);
+	cr_expect_leq(top, IN_USE + IN_USE / 2 + 2048 + BATCH, "%u", top);
+}
+
 /* ---- workers ---- */
 
 #define WORKERS 4u
