@@ -145,7 +145,8 @@ def latencies():
   kinds = [
     ("standby hit", Latency("standby", config={"policy": "clock"}, counter="standby_hits"), "standby"),
     ("first touch", Latency("zero", config={"register": "eager"}, counter="zero"), "zero"),
-    ("protected page reused", Latency("wp", config={"clean": "wp"}, counter="wp_reuse"), "wp"),
+    ("protected page reused", Latency("wp", config={"clean": "wp", "policy": "clock"},
+                                      counter="wp_reuse"), "wp"),
   ]
   return [Row(f"one fault: {name}", work, "bare",
               [Figure("p50_ns", 1.2, "p50"), Figure("p99_ns", 2, "p99")],
