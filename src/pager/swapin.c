@@ -14,7 +14,8 @@
 
 #define PIECE 64u        /* pages of one read */
 #define AHEAD_MIN 16u    /* pages: the window from which on a stream is read ahead of */
-#define STALE (2000 * MS) /* after which nobody will come for what was read ahead */
+#define SLOW  (10 * MS)   /* after which what was read ahead gives way to another stream … */
+#define STALE (2000 * MS) /* … and in any case: nobody will come for it */
 
 /* It is read, or waits in the worker's list. */
 struct fill {
@@ -354,12 +355,14 @@ static uint32_t claim(struct fill *fill, uint64_t address, int64_t step, unsigne
 
 /* ---- ahead of streams ---- */
 
-/* The oldest that has been read and that nobody has come for is given up. */
-static bool ahead_drop(struct worker *w)
+/* The oldest that has been read and that nobody has come for is given up, if it began before that time. */
+static bool ahead_drop(struct worker *w, uint64_t before)
 {
 	struct fill *fill;
 
 	TAILQ_FOREACH(fill, &w->ahead, link) {
+		if (fill->began > before)
+			return false;
 		if (!fill->read)
 			continue;
 		trace(fill->task, TRACE_READ_LOST, .address = fill->address, .pages = fill->n);
@@ -380,7 +383,7 @@ uint64_t ahead_due(const struct worker *w)
 void ahead_serve(struct worker *w)
 {
 	while (ahead_due(w) <= w->now)
-		ahead_drop(w);
+		ahead_drop(w, w->now);
 }
 
 void ahead_forget(struct task *t)
@@ -428,7 +431,9 @@ static void read_ahead(struct fault *f, struct stream *stream, uint32_t window)
 		/* Reads cost by the number: a short one is better a full one later. */
 		if (i + n == window && n < PIECE && window > 2 * PIECE)
 			break;
-		fill = fill_new(t, at, stream->step, n);
+		while (!(fill = fill_new(t, at, stream->step, n)) &&
+		       ahead_drop(t->worker, t->worker->now - SLOW))
+			;
 		if (!fill)
 			break;
 		n = fill->n;
@@ -445,7 +450,7 @@ static uint32_t read_now(struct task *t, uint64_t address, int64_t step, uint32_
 	uint32_t n = neighbours(t, address, step, MIN(max, PIECE));
 	struct fill *fill = NULL;
 
-	while (n && !(fill = fill_new(t, address, step, n)) && ahead_drop(t->worker))
+	while (n && !(fill = fill_new(t, address, step, n)) && ahead_drop(t->worker, t->worker->now))
 		;
 	if (!fill)
 		return 0;
