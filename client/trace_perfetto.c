@@ -272,13 +272,13 @@ static void print_names(struct perfetto *p)
 	print_name(p, "process_name", daemon, 0, "upagerd", 0);
 	print_name(p, "thread_name", daemon, (uint64_t)p->header->tid, "worker", 0);
 	for (size_t i = 0; i < p->n_tasks; i++) {
-		const struct known_task *task = &p->tasks[i];
-		uint64_t pid = pid_of(p, task->task);
+		const struct known_task task = p->tasks[i];
+		uint64_t pid = pid_of(p, task.task);
 
-		print_name(p, "process_name", pid, 0, "task", task->task);
-		print_name(p, "thread_name", pid, agent_of(task->task), "agent", 0);
-		if (task->agent)
-			print_name(p, "thread_name", pid, task->agent, "agent: faults", 0);
+		print_name(p, "process_name", pid, 0, "task", task.task);
+		print_name(p, "thread_name", pid, agent_of(task.task), "agent", 0);
+		if (task.agent)
+			print_name(p, "thread_name", pid, task.agent, "agent: faults", 0);
 	}
 }
 
