@@ -283,7 +283,7 @@ static json_t *describe_end(struct run *run)
 	const struct timespec pause = {.tv_nsec = 5000000};
 	json_t *reply = describe(run);
 
-	for (unsigned i = 0; i < 60 && json_integer_value(json_object_get(
+	for (unsigned i = 0; i < 200 && json_integer_value(json_object_get(
 					       json_object_get(reply, "group"), "tasks")) > 0; i++) {
 		nanosleep(&pause, NULL);
 		json_decref(reply);

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "failure.h"
 #include "proto/session.h"
 #include "remove.h"
@@ -65,20 +66,28 @@ static int make_private(struct runtime *runtime, const char *shm, mode_t mode,
 			struct failure *failure)
 {
 	char *dir = runtime->private_dir, path[PATH_MAX + 8];
-	int pid;
+	int pid, lock;
 
-	snprintf(dir, sizeof(runtime->private_dir), "%s/upager-%d-XXXXXX", shm, (int)getpid());
-	if (!mkdtemp(dir)) {
-		int r =
-		    fail(failure, -errno, "%s: can't make a directory: %s", shm, strerror(errno));
+	/* Another daemon that starts sweeps what nobody holds: also this, while it is not locked yet. */
+	for (unsigned tries = 0; tries < 16; tries++) {
+		snprintf(dir, sizeof(runtime->private_dir), "%s/upager-%d-XXXXXX", shm, (int)getpid());
+		if (!mkdtemp(dir)) {
+			int r = fail(failure, -errno, "%s: can't make a directory: %s", shm,
+				     strerror(errno));
 
-		*dir = 0;
-		return r;
+			*dir = 0;
+			return r;
+		}
+		snprintf(path, sizeof(path), "%s/lock", dir);
+		lock = take_lock(path, &pid);
+		if (lock != -EWOULDBLOCK && lock != -ENOENT)
+			break;
 	}
-	snprintf(path, sizeof(path), "%s/lock", dir);
-	runtime->private_lock = take_lock(path, &pid);
-	if (runtime->private_lock < 0 || chmod(dir, mode) < 0)
-		return fail(failure, -EIO, "%s: can't lock it", path);
+	runtime->private_lock = lock;
+	if (lock < 0)
+		return fail(failure, lock, "%s: can't lock it: %s", path, strerror(-lock));
+	if (chmod(dir, mode) < 0)
+		return fail(failure, -errno, "%s: %s", dir, strerror(errno));
 	return 0;
 }
 
@@ -228,19 +237,16 @@ static void remove_leftovers(int dir)
 		fclose(file);
 }
 
-/* Was this directory, of ours, left by a daemon that is no more? */
-static bool is_abandoned(int dir)
+/* Was this directory, of ours, left by a daemon that is no more? Then *ret_lock (-1: it has none) is held, so
+ * that nobody begins to live there. */
+static bool is_abandoned(int dir, int *ret_lock)
 {
-	int lock = openat(dir, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	struct timespec now;
-	bool abandoned;
 	struct stat st;
 
-	if (lock >= 0) {
-		abandoned = flock(lock, LOCK_EX | LOCK_NB) == 0;
-		close(lock);
-		return abandoned;
-	}
+	*ret_lock = openat(dir, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (*ret_lock >= 0)
+		return flock(*ret_lock, LOCK_EX | LOCK_NB) == 0;
 	/* Its daemon may be about to make the lock. */
 	clock_gettime(CLOCK_REALTIME, &now);
 	return errno == ENOENT && fstat(dir, &st) == 0 && now.tv_sec - st.st_mtime > 60;
@@ -253,8 +259,8 @@ unsigned runtime_sweep(const char *shm)
 	unsigned n = 0;
 
 	while (list && (entry = readdir(list))) {
+		int dir, lock = -1;
 		struct stat st;
-		int dir;
 
 		if (strncmp(entry->d_name, "upager-", 7) != 0)
 			continue;
@@ -262,11 +268,13 @@ unsigned runtime_sweep(const char *shm)
 			     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (dir < 0)
 			continue;
-		if (fstat(dir, &st) == 0 && st.st_uid == geteuid() && is_abandoned(dir)) {
+		if (fstat(dir, &st) == 0 && st.st_uid == geteuid() &&
+		    is_abandoned(dir, &lock)) {
 			remove_leftovers(dir);
 			remove_tree(dirfd(list), entry->d_name);
 			n++;
 		}
+		fd_close(&lock);
 		close(dir);
 	}
 	if (list)

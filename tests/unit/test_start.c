@@ -2,6 +2,8 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "failure.h"
 #include "listen.h"
 #include "pager/pager.h"
@@ -279,6 +282,34 @@ Test(start, sweep_removes_only_what_was_noted)
 }
 
 /* A directory without a lock may be one that is just being made. */
+static void *sweeps(void *stop)
+{
+	while (!atomic_load((atomic_bool *)stop))
+		runtime_sweep(dir);
+	return NULL;
+}
+
+/* Daemons that start beside each other sweep what the others are just making. */
+Test(start, sweep_spares_who_is_starting)
+{
+	static atomic_bool stop;
+	pthread_t sweeper[2];
+
+	for (size_t i = 0; i < ARRAY_SIZE(sweeper); i++)
+		cr_assert_eq(pthread_create(&sweeper[i], NULL, sweeps, &stop), 0);
+	for (unsigned i = 0; i < 2000; i++) {
+		struct runtime runtime = {0};
+
+		cr_assert_eq(runtime_open(&runtime, NULL, NULL, dir, &failure), 0, "%u: %s", i,
+			     failure.text);
+		cr_assert_eq(access(runtime.state, F_OK), 0, "%u: it was swept", i);
+		runtime_close(&runtime);
+	}
+	atomic_store(&stop, true);
+	for (size_t i = 0; i < ARRAY_SIZE(sweeper); i++)
+		pthread_join(sweeper[i], NULL);
+}
+
 Test(start, sweep_waits_for_young_directories)
 {
 	const struct timespec old[2] = {{1, 0}, {1, 0}};
