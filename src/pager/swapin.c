@@ -45,33 +45,38 @@ static uint8_t fill_tier(const struct fill *fill)
 	return slot_name(&fill->tier->slots, fill->io.slot).tier;
 }
 
-/* The read was in vain for this page: it rests where it was, and whoever waits looks again. */
+/* The page does not come in; whoever waits for it looks again, and finds its word as it is by now. */
+static void let_go(struct fill *fill, uint32_t i)
+{
+	struct task *t = fill->task;
+	uint64_t address = fill->address + pages_to_bytes(i);
+
+	task_charge(t, -1);
+	trace(t, TRACE_WOKEN, .address = address, .pages = 1);
+	uffd_wake(t->uffd, address, PAGE_SIZE);
+}
+
+/* The read was in vain for this page: it rests where it was. */
 static void unfill(struct fill *fill, uint32_t i)
 {
 	struct task *t = fill->task;
 	uint64_t address = fill->address + pages_to_bytes(i);
-	word_t word = table_get(&t->table, address);
 
-	task_charge(t, -1);
-	if (fill->words[i] && word_same(word, fill->words[i])) {
+	if (fill->words[i] && word_same(table_get(&t->table, address), fill->words[i]))
 		table_set(&t->table, address,
 			  word_of_slot(WORD_SWAP, fill->words[i] & WORD_UNMARKED,
 				       word_slot(fill->words[i])));
-	}
-	trace(t, TRACE_WOKEN, .address = address, .pages = 1);
-	uffd_wake(t->uffd, address, PAGE_SIZE);
+	let_go(fill, i);
 }
 
 /* The client has discarded the page meanwhile: whoever waits for it gets zeros. */
 static void forget_page(struct fill *fill, uint32_t i)
 {
-	struct task *t = fill->task;
 	uint64_t address = fill->address + pages_to_bytes(i);
 
-	task_charge(t, -1);
-	event_drop_word(t, table_leaf(&t->table, address, false), leaf_index(address));
-	trace(t, TRACE_WOKEN, .address = address, .pages = 1);
-	uffd_wake(t->uffd, address, PAGE_SIZE);
+	event_drop_word(fill->task, table_leaf(&fill->task->table, address, false),
+			leaf_index(address));
+	let_go(fill, i);
 }
 
 enum verdict {
@@ -126,14 +131,11 @@ static void select_pages(const struct fill *fill, enum verdict *verdicts)
 static void lose_page(struct fill *fill, uint32_t i)
 {
 	struct task *t = fill->task;
-	uint64_t address = fill->address + pages_to_bytes(i);
 
-	task_charge(t, -1);
 	pager_slot_put(t->worker, fill->words[i]);
-	table_set(&t->table, address,
+	table_set(&t->table, fill->address + pages_to_bytes(i),
 		  word_make(WORD_POISON, fill->words[i] & WORD_UNMARKED, 0, 0));
-	trace(t, TRACE_WOKEN, .address = address, .pages = 1);
-	uffd_wake(t->uffd, address, PAGE_SIZE); /* faults again, and finds POISON */
+	let_go(fill, i);
 }
 
 /* Installs pages [i, i + n) of a fill; returns how many were settled, at least one. */
